@@ -1,0 +1,169 @@
+//! Time: one [`Clock`] that everything that ticks asks, and the [`Timer`] it wakes up by.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
+
+/// Nanoseconds. Of [`Clock::now`] since the clock was made, of [`Clock::wall`] since 1970 in UTC.
+pub type Nanos = u64;
+
+/// What time it is.
+pub trait Clock: Send + Sync {
+    /// Monotonic time since the clock was made; stands still while the machine is paused.
+    fn now(&self) -> Nanos;
+    /// The host's wall clock, since 1970-01-01 in UTC.
+    fn wall(&self) -> Nanos;
+}
+
+/// An alarm at an absolute time of the [`Clock`]; whoever owns it calls the device when it is due.
+pub trait Timer: Send + Sync {
+    /// Rings once at `deadline`, in place of any earlier setting; `None` disarms.
+    fn arm(&self, deadline: Option<Nanos>);
+}
+
+/// The host's clocks.
+pub struct RealClock {
+    start: Instant,
+    stopped: Mutex<Stopped>,
+}
+
+#[derive(Default)]
+struct Stopped {
+    total: Nanos,
+    since: Option<Instant>,
+}
+
+impl RealClock {
+    /// A running clock that reads 0 now.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            start: Instant::now(),
+            stopped: Mutex::default(),
+        })
+    }
+
+    /// Stops [`Clock::now`]; the wall clock goes on.
+    pub fn stop(&self) {
+        self.stopped.lock().since.get_or_insert_with(Instant::now);
+    }
+
+    /// Lets [`Clock::now`] go on from where it stopped.
+    pub fn start(&self) {
+        let mut stopped = self.stopped.lock();
+        if let Some(since) = stopped.since.take() {
+            stopped.total += since.elapsed().as_nanos() as Nanos;
+        }
+    }
+}
+
+impl Clock for RealClock {
+    fn now(&self) -> Nanos {
+        let stopped = self.stopped.lock();
+        let until = stopped.since.unwrap_or_else(Instant::now);
+        let running = until.saturating_duration_since(self.start).as_nanos() as Nanos;
+        running.saturating_sub(stopped.total)
+    }
+
+    fn wall(&self) -> Nanos {
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |d| d.as_nanos() as Nanos)
+    }
+}
+
+/// A clock that a test turns by hand.
+#[derive(Default)]
+pub struct FakeClock {
+    now: AtomicU64,
+    wall: AtomicU64,
+}
+
+impl FakeClock {
+    /// A clock that reads 0 with the wall at `wall`.
+    #[must_use]
+    pub fn new(wall: Nanos) -> Arc<Self> {
+        Arc::new(Self {
+            now: AtomicU64::new(0),
+            wall: AtomicU64::new(wall),
+        })
+    }
+
+    /// Turns both hands on.
+    pub fn advance(&self, by: Nanos) {
+        self.now.fetch_add(by, Ordering::Relaxed);
+        self.wall.fetch_add(by, Ordering::Relaxed);
+    }
+}
+
+impl Clock for FakeClock {
+    fn now(&self) -> Nanos {
+        self.now.load(Ordering::Relaxed)
+    }
+
+    fn wall(&self) -> Nanos {
+        self.wall.load(Ordering::Relaxed)
+    }
+}
+
+/// A timer that remembers its setting, for tests.
+#[derive(Default)]
+pub struct FakeTimer {
+    deadline: Mutex<Option<Nanos>>,
+}
+
+impl FakeTimer {
+    /// A disarmed timer.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// When it would ring.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Nanos> {
+        *self.deadline.lock()
+    }
+}
+
+impl Timer for FakeTimer {
+    fn arm(&self, deadline: Option<Nanos>) {
+        *self.deadline.lock() = deadline;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stopped_clock_stands_still() {
+        let clock = RealClock::new();
+        clock.stop();
+        let before = clock.now();
+        std::thread::sleep(std::time::Duration::from_millis(5));
+
+        let after = clock.now();
+
+        assert_eq!(before, after);
+    }
+
+    #[test]
+    fn a_restarted_clock_goes_on_from_where_it_stopped() {
+        let clock = RealClock::new();
+        clock.stop();
+        let stopped_at = clock.now();
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        clock.start();
+
+        let after = clock.now();
+
+        assert!(
+            after - stopped_at < 40_000_000,
+            "{} ns passed",
+            after - stopped_at
+        );
+    }
+}

@@ -1,0 +1,213 @@
+//! Interrupts as a device sees them: a line that has a level, or a message that it sends.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+/// A wire to an interrupt controller.
+pub trait InterruptLine: Send + Sync {
+    /// Drives the line high (asserted) or low.
+    fn set(&self, level: bool);
+
+    /// One rising edge: low, high, low.
+    fn pulse(&self) {
+        self.set(false);
+        self.set(true);
+        self.set(false);
+    }
+}
+
+/// A level-triggered line that several sources share: high while any of them drives it.
+pub struct SharedLine {
+    line: Arc<dyn InterruptLine>,
+    driven: Mutex<u64>,
+    next: AtomicU64,
+}
+
+impl SharedLine {
+    /// Shares `line` among up to 64 sources.
+    #[must_use]
+    pub fn new(line: Arc<dyn InterruptLine>) -> Arc<Self> {
+        Arc::new(Self {
+            line,
+            driven: Mutex::new(0),
+            next: AtomicU64::new(0),
+        })
+    }
+
+    /// A new source's end of the line. More than 64 share the last one's bit.
+    #[must_use]
+    pub fn input(self: &Arc<Self>) -> Arc<dyn InterruptLine> {
+        let bit = self.next.fetch_add(1, Ordering::Relaxed).min(63);
+        Arc::new(SharedInput {
+            shared: Arc::clone(self),
+            mask: 1 << bit,
+        })
+    }
+}
+
+struct SharedInput {
+    shared: Arc<SharedLine>,
+    mask: u64,
+}
+
+impl InterruptLine for SharedInput {
+    fn set(&self, level: bool) {
+        let mut driven = self.shared.driven.lock();
+        let before = *driven;
+        *driven = if level {
+            before | self.mask
+        } else {
+            before & !self.mask
+        };
+        if (before == 0) != (*driven == 0) {
+            self.shared.line.set(*driven != 0);
+        }
+    }
+}
+
+/// What a message-signalled interrupt writes, and where (PCI 3.0, 6.8.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MsiMessage {
+    /// Physical address of the write.
+    pub address: u64,
+    /// The doubleword written.
+    pub data: u32,
+}
+
+/// One message-signalled interrupt of a device.
+pub trait MsiVector: Send + Sync {
+    /// Sends the message that was set last; without one nothing is sent.
+    fn trigger(&self);
+    /// What [`trigger`](Self::trigger) sends from now on; `None` while masked or disabled.
+    fn set_message(&self, message: Option<MsiMessage>);
+}
+
+/// Why no interrupt could be had.
+#[derive(Debug, thiserror::Error)]
+pub enum MsiError {
+    /// The machine has no more interrupt routes.
+    #[error("no interrupt route is left for {wanted} more vectors")]
+    Exhausted {
+        /// How many were asked for.
+        wanted: u16,
+    },
+    /// The host refused.
+    #[error("the host refused an interrupt route")]
+    Host(#[source] std::io::Error),
+}
+
+/// Whoever hands out message-signalled interrupts: the machine, or a test.
+pub trait MsiProvider: Send + Sync {
+    /// `count` new vectors, with no message set.
+    ///
+    /// # Errors
+    /// [`MsiError`] if the machine is out of routes or the host refuses.
+    fn vectors(&self, count: u16) -> Result<Vec<Arc<dyn MsiVector>>, MsiError>;
+}
+
+/// A line that remembers, for tests.
+#[derive(Default)]
+pub struct FakeLine {
+    level: AtomicBool,
+    edges: AtomicU64,
+}
+
+impl FakeLine {
+    /// A line that is low.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// Whether it is high now.
+    #[must_use]
+    pub fn level(&self) -> bool {
+        self.level.load(Ordering::Relaxed)
+    }
+
+    /// How often it rose.
+    #[must_use]
+    pub fn edges(&self) -> u64 {
+        self.edges.load(Ordering::Relaxed)
+    }
+}
+
+impl InterruptLine for FakeLine {
+    fn set(&self, level: bool) {
+        if level && !self.level.swap(level, Ordering::Relaxed) {
+            self.edges.fetch_add(1, Ordering::Relaxed);
+        }
+        self.level.store(level, Ordering::Relaxed);
+    }
+}
+
+/// A vector that remembers, for tests; also the provider of such vectors.
+#[derive(Default)]
+pub struct FakeMsi {
+    /// Every vector handed out, in order.
+    pub vectors: Mutex<Vec<Arc<FakeVector>>>,
+}
+
+/// One vector of [`FakeMsi`].
+#[derive(Default)]
+pub struct FakeVector {
+    message: Mutex<Option<MsiMessage>>,
+    sent: Mutex<Vec<MsiMessage>>,
+}
+
+impl FakeVector {
+    /// The messages sent so far.
+    #[must_use]
+    pub fn sent(&self) -> Vec<MsiMessage> {
+        self.sent.lock().clone()
+    }
+
+    /// The message it would send.
+    #[must_use]
+    pub fn message(&self) -> Option<MsiMessage> {
+        *self.message.lock()
+    }
+}
+
+impl MsiVector for FakeVector {
+    fn trigger(&self) {
+        self.sent.lock().extend(*self.message.lock());
+    }
+
+    fn set_message(&self, message: Option<MsiMessage>) {
+        *self.message.lock() = message;
+    }
+}
+
+impl MsiProvider for FakeMsi {
+    fn vectors(&self, count: u16) -> Result<Vec<Arc<dyn MsiVector>>, MsiError> {
+        let mut all = self.vectors.lock();
+        let new: Vec<Arc<FakeVector>> = (0..count).map(|_| Arc::default()).collect();
+        all.extend(new.iter().cloned());
+        Ok(new.into_iter().map(|v| v as Arc<dyn MsiVector>).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shared_line_is_high_while_anyone_drives_it() {
+        let line = FakeLine::new();
+        let shared = SharedLine::new(line.clone());
+        let (a, b) = (shared.input(), shared.input());
+
+        a.set(true);
+        b.set(true);
+        a.set(false);
+        let while_b = line.level();
+        b.set(false);
+
+        assert!(while_b);
+        assert!(!line.level());
+        assert_eq!(line.edges(), 1);
+    }
+}
