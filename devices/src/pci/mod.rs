@@ -28,6 +28,12 @@ pub trait PciFunction: Send + Sync {
     /// The configuration space.
     fn config(&self) -> &Mutex<ConfigSpace>;
 
+    /// Called before the guest reads `len` bytes at `offset` of the configuration space, with its
+    /// lock free: where a capability's register is computed and not stored.
+    fn config_reading(&self, offset: u16, len: usize) {
+        let _ = (offset, len);
+    }
+
     /// Called after the guest wrote `len` bytes at `offset` of the configuration space, with its
     /// lock free: where a capability reacts (MSI-X enable, command register).
     fn config_written(&self, offset: u16, len: usize) {
