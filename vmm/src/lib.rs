@@ -1,0 +1,4 @@
+//! The Caraway monitor as a library: what `caraway` the program is made of.
+
+pub mod kvm;
+pub mod vcpu;
