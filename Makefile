@@ -1,0 +1,69 @@
+# What people type. `make help` lists it.
+
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+CARAWAY_CACHE ?= $(HOME)/.cache/caraway
+export CARAWAY_CACHE
+CARGO ?= cargo
+# Where cargo puts what it builds: the tests start the program from there.
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+export CARAWAY_BIN ?= $(TARGET_DIR)/release/caraway
+DENY = $(or $(shell command -v cargo-deny),$(CARAWAY_CACHE)/cargo-deny-0.20.2/bin/cargo-deny)
+
+ifneq ($(shell $(CARGO) nextest --version 2>/dev/null),)
+RUN_TESTS = $(CARGO) nextest run --no-fail-fast
+else
+RUN_TESTS = $(CARGO) test --no-fail-fast
+endif
+
+.PHONY: help build demo test unit e2e lab bench check fmt clippy doc deny install-build install-test
+
+help: ## this list
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+build: ## the caraway program, optimised
+	$(CARGO) build --release -p caraway
+
+demo: install-build build ## boot the built-in guest on a SPICE display
+	$(CARAWAY_BIN) demo
+
+test: install-test build unit e2e lab ## everything that shows that Caraway works
+
+unit: ## tests that need no KVM
+	$(RUN_TESTS) --workspace --exclude caraway-tests
+	$(CARGO) test -q --doc --workspace
+
+e2e: build ## the program on /dev/kvm, with tiny guests and foreign SPICE clients
+	$(RUN_TESTS) -p caraway-tests
+
+lab: build ## a stock Debian 12 under a nested KVM
+	tests/lab/run
+
+bench: build ## start-up time and memory, next to QEMU's microvm
+	$(CARGO) run -q --release -p caraway-tests --bin bench
+
+check: fmt clippy doc deny ## everything .ci/run asks before it tests
+
+fmt:
+	$(CARGO) fmt --all -- --check
+	$(CARGO) fmt --manifest-path tests/guests/bare/Cargo.toml -- --check
+
+clippy:
+	$(CARGO) clippy -q --workspace --all-targets -- -D warnings
+
+doc:
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc -q --workspace --no-deps
+
+# Whether a dependency has a known flaw is asked of a database on the network: said when it is out of reach, not failed.
+deny: install-test
+	@$(DENY) --log-level error check licenses bans sources
+	@if $(DENY) --log-level error fetch db >/dev/null 2>&1; then \
+	  $(DENY) --log-level error check --disable-fetch advisories; \
+	else \
+	  echo "deny: the advisory database is out of reach; advisories were NOT checked"; \
+	fi
+
+install-build:
+	@tests/scripts/install.sh build
+
+install-test:
+	@tests/scripts/install.sh test

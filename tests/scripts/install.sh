@@ -1,0 +1,97 @@
+#!/usr/bin/env bash
+# Installs what building or testing Caraway needs from Debian 12's packages.
+#
+#   install.sh build   for `make demo`: firmware, a C compiler, the linker
+#   install.sh test    all of that, and everything `make test` starts
+#
+# Quick and silent when there is nothing to do. Rust itself is the caller's (rustup or the like).
+set -euo pipefail
+
+level=${1:-build}
+cache=${CARAWAY_CACHE:-$HOME/.cache/caraway}
+
+build_packages=(seabios binutils gcc libc6-dev)
+test_packages=(
+  qemu-system-x86                                    # the judge our guests are tried on, L1 of the lab
+  spice-client-gtk gir1.2-spiceclientglib-2.0 python3-gi virt-viewer  # clients we did not write
+  xvfb xauth xdotool imagemagick                     # a screen for the one that needs it
+  python3 python3-venv                               # ryll's home
+  busybox-static kmod debootstrap e2fsprogs fdisk grub-common grub-pc-bin cpio xz-utils  # the lab's images
+)
+
+case $level in
+build) packages=("${build_packages[@]}") ;;
+test) packages=("${build_packages[@]}" "${test_packages[@]}") ;;
+*)
+  echo "usage: install.sh build|test" >&2
+  exit 64
+  ;;
+esac
+
+as_root() {
+  if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+missing() {
+  local package
+  for package in "$@"; do
+    dpkg-query -W -f '${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed || echo "$package"
+  done
+}
+
+install_packages() {
+  local wanted log
+  mapfile -t wanted < <(missing "$@")
+  [ ${#wanted[@]} -gt 0 ] || return 0
+  echo "installing ${wanted[*]}" >&2
+  log=$(mktemp)
+  # A qemu-utils from a newer suite conflicts with this suite's qemu-system-x86: take both from one.
+  if [[ " ${wanted[*]} " == *" qemu-system-x86 "* ]] && [ -z "$(missing qemu-utils)" ]; then
+    wanted+=(qemu-utils)
+  fi
+  if ! apt_get install "${wanted[@]}" >"$log" 2>&1; then
+    # The lists may be older than the mirror: once more with fresh ones.
+    apt_get update >>"$log" 2>&1 || true
+    apt_get install "${wanted[@]}" >>"$log" 2>&1 || {
+      tail -n 20 "$log" >&2
+      echo "apt could not install: ${wanted[*]} (whole log: $log)" >&2
+      exit 1
+    }
+  fi
+  rm -f "$log"
+}
+
+apt_get() {
+  local verb=$1
+  shift
+  local options=(-q -y -o DPkg::Lock::Timeout=600)
+  [ "$verb" = update ] || options+=(--no-install-recommends --allow-downgrades)
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get "${options[@]}" "$verb" "$@"
+}
+
+# The SPICE client that Kerbside's own checks use, in a Python of its own. A half-made one is made again.
+install_ryll() {
+  local home=$cache/venv version=0.3.0
+  "$home/bin/ryll" --version 2>/dev/null | grep -qF "ryll $version" && return
+  echo "installing ryll $version into $home" >&2
+  /usr/bin/python3 -m venv --clear "$home"
+  "$home/bin/python" -m pip install -q "ryll==$version"
+}
+
+install_cargo_deny() {
+  local home=$cache/cargo-deny-0.20.2
+  command -v cargo-deny >/dev/null && return
+  [ -x "$home/bin/cargo-deny" ] && return
+  echo "building cargo-deny into $home" >&2
+  # The least optimisation that is still quick: building it costs more than running it.
+  CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+    CARGO_TARGET_DIR="$cache/build/cargo-deny" cargo install -q --locked --root "$home" cargo-deny@0.20.2
+  rm -rf "$cache/build/cargo-deny"
+}
+
+install_packages "${packages[@]}"
+if [ "$level" = test ]; then
+  mkdir -p "$cache"
+  install_ryll
+  install_cargo_deny
+fi
