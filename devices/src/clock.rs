@@ -23,6 +23,13 @@ pub trait Timer: Send + Sync {
     fn arm(&self, deadline: Option<Nanos>);
 }
 
+/// A device that a [`Timer`] wakes.
+pub trait TimerClient: Send {
+    /// The timer rang. The device looks at its [`Clock`] and does what is due, which may be
+    /// nothing: calling this early, late or twice is harmless.
+    fn expired(&mut self);
+}
+
 /// The host's clocks.
 pub struct RealClock {
     start: Instant,

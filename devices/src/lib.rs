@@ -4,18 +4,32 @@
 //! [`InterruptLine`], a [`Clock`], a [`Timer`], a sink for its output), starts no thread and opens
 //! no file, so that a test can build it, turn its clock by hand and look at it.
 
+pub mod acpi_pm;
 pub mod bus;
 pub mod clock;
+pub mod debug;
+pub mod debug_exit;
+pub mod i8042;
 pub mod interrupt;
 pub mod pci;
+pub mod rtc;
+pub mod serial;
 pub mod state;
+pub mod system;
 
+pub use acpi_pm::{AcpiPm, ApmPorts};
 pub use bus::{Bus, BusDevice, BusError, Registers};
-pub use clock::{Clock, FakeClock, FakeTimer, Nanos, RealClock, Timer};
+pub use clock::{Clock, FakeClock, FakeTimer, Nanos, RealClock, Timer, TimerClient};
+pub use debug::{DebugPort, PostPort, PvPanic};
+pub use debug_exit::DebugExit;
+pub use i8042::{I8042, I8042Port};
 pub use interrupt::{
     FakeLine, FakeMsi, InterruptLine, MsiError, MsiMessage, MsiProvider, MsiVector, SharedLine,
 };
+pub use rtc::Rtc;
+pub use serial::SerialPort;
 pub use state::{Lifecycle, Payload, StateError, Stateful};
+pub use system::{FakeSystem, Port92, ResetRegister, SystemControl, SystemEvent};
 
 /// Guest memory as every device sees it.
 pub type GuestMemory = vm_memory::GuestMemoryMmap<()>;

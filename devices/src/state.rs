@@ -39,6 +39,35 @@ pub struct Payload {
     pub body: serde_json::Value,
 }
 
+impl Payload {
+    /// The body as a `T`, if `kind` wrote it under `version`.
+    ///
+    /// # Errors
+    /// [`StateError::Kind`], [`StateError::Version`] or [`StateError::Malformed`].
+    pub fn read<T: DeserializeOwned>(
+        &self,
+        kind: &'static str,
+        version: u32,
+    ) -> Result<T, StateError> {
+        if self.kind != kind {
+            return Err(StateError::Kind {
+                expected: kind,
+                found: self.kind.clone(),
+            });
+        }
+        if self.version != version {
+            let (expected, found) = (version, self.version);
+            return Err(StateError::Version {
+                kind,
+                expected,
+                found,
+            });
+        }
+        serde_json::from_value(self.body.clone())
+            .map_err(|source| StateError::Malformed { kind, source })
+    }
+}
+
 /// Why a state could not be saved or restored.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
@@ -118,25 +147,7 @@ pub fn save_payload<T: Stateful>(device: &T) -> Result<Payload, StateError> {
 /// # Errors
 /// [`StateError`], as its variants say.
 pub fn restore_payload<T: Stateful>(device: &mut T, payload: &Payload) -> Result<(), StateError> {
-    if payload.kind != T::KIND {
-        return Err(StateError::Kind {
-            expected: T::KIND,
-            found: payload.kind.clone(),
-        });
-    }
-    if payload.version != T::VERSION {
-        let (expected, found) = (T::VERSION, payload.version);
-        return Err(StateError::Version {
-            kind: T::KIND,
-            expected,
-            found,
-        });
-    }
-    let state =
-        serde_json::from_value(payload.body.clone()).map_err(|source| StateError::Malformed {
-            kind: T::KIND,
-            source,
-        })?;
+    let state = payload.read(T::KIND, T::VERSION)?;
     device.restore(state)
 }
 

@@ -11,6 +11,11 @@ const FIRST_CAPABILITY: usize = 0x40;
 /// The conventional part ends here.
 const CONVENTIONAL: usize = 0x100;
 
+/// Index under which [`Bar`] names the expansion ROM.
+const ROM_INDEX: u8 = 6;
+/// Expansion ROM register: it decodes.
+const ROM_ENABLE: u32 = 1 << 0;
+
 const COMMAND: usize = 0x04;
 const STATUS: usize = 0x06;
 const CACHE_LINE: usize = 0x0c;
@@ -83,7 +88,7 @@ impl BarKind {
 /// A BAR as the guest has set it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Bar {
-    /// Register number, 0 to 5.
+    /// Register number, 0 to 5; 6 is the expansion ROM.
     pub index: u8,
     /// What it decodes.
     pub kind: BarKind,
@@ -119,6 +124,14 @@ pub struct ConfigSpace {
 pub struct ConfigState {
     /// Offset and value of each writable byte, in order.
     writable: Vec<(u16, u8)>,
+}
+
+impl ConfigState {
+    /// An offset in it that is outside of every configuration space.
+    pub(super) fn bad_offset(&self) -> Option<u16> {
+        let mut offsets = self.writable.iter().map(|(at, _)| *at);
+        offsets.find(|at| usize::from(*at) >= SPACE)
+    }
 }
 
 impl ConfigSpace {
@@ -172,6 +185,21 @@ impl ConfigSpace {
             self.allow(at + 4, &((mask >> 32) as u32).to_le_bytes());
         }
         self.bars.push((index, kind, size));
+        self
+    }
+
+    /// Adds the expansion ROM register for a ROM of `size` bytes, a power of two of at least 2 KiB;
+    /// it becomes BAR 6, of kind [`BarKind::Mem32`]. Another size is a mistake of the device's
+    /// author: the ROM is then left out.
+    #[must_use]
+    pub fn with_rom(mut self, size: u64) -> Self {
+        let mask = u32::try_from(size).map_or(0, |size| !(size.wrapping_sub(1)));
+        let fits = size.is_power_of_two() && size >= 0x800 && mask != 0;
+        debug_assert!(fits, "ROM of {size:#x} bytes");
+        if fits {
+            self.allow(ROM_BAR, &(mask | ROM_ENABLE).to_le_bytes());
+            self.bars.push((ROM_INDEX, BarKind::Mem32, size));
+        }
         self
     }
 
@@ -263,6 +291,10 @@ impl ConfigSpace {
         if self.command() & kind.enable() == 0 {
             return None;
         }
+        if index == ROM_INDEX {
+            let register = self.u32_at(ROM_BAR);
+            return (register & ROM_ENABLE != 0).then_some(u64::from(register & !0x7ff));
+        }
         let at = BAR0 + 4 * usize::from(index);
         let low = u64::from(self.u32_at(at));
         Some(match kind {
@@ -334,11 +366,7 @@ impl ConfigSpace {
     /// # Errors
     /// [`StateError::Invalid`] if it names an offset outside of the space.
     pub fn restore(&mut self, state: &ConfigState) -> Result<(), StateError> {
-        if let Some((offset, _)) = state
-            .writable
-            .iter()
-            .find(|(at, _)| usize::from(*at) >= SPACE)
-        {
+        if let Some(offset) = state.bad_offset() {
             let what = format!("configuration space offset {offset:#x} is over 0xfff");
             return Err(StateError::Invalid {
                 kind: "pci-config",
@@ -398,6 +426,20 @@ mod tests {
         assert_eq!(before, [None, None, None]);
         assert_eq!(space.bars()[1].base, Some(0xc040));
         assert_eq!(space.bars()[0].base, None);
+    }
+
+    #[test]
+    fn the_rom_decodes_by_its_own_enable_bit_too() {
+        let mut space = ConfigSpace::new(Ids::default()).with_rom(0x1_0000);
+        space.write(0x04, &[2, 0]);
+        space.write(0x30, &0xfeb0_0000_u32.to_le_bytes());
+        let before = space.bars()[0].base;
+
+        space.write(0x30, &0xfeb0_0001_u32.to_le_bytes());
+
+        assert_eq!(before, None);
+        assert_eq!(space.bars()[0].base, Some(0xfeb0_0000));
+        assert_eq!(space.bars()[0].index, 6);
     }
 
     #[test]

@@ -7,9 +7,23 @@ use vm_memory::MmapRegion;
 
 mod address;
 mod config;
+mod host_bridge;
+mod intx;
+mod lpc;
+mod mapper;
+mod msix;
+mod ports;
+mod root;
 
 pub use address::{PciAddress, PciAddressError};
 pub use config::{Bar, BarKind, Capability, ConfigSpace, ConfigState, Ids};
+pub use host_bridge::{EcamPlacement, EcamWindow, HostBridge};
+pub use intx::{IntxRouter, PIRQ_COUNT, PIRQ_GSI_BASE, pirq_of};
+pub use lpc::{LPC_ADDRESS, LpcBridge, PmPorts};
+pub use mapper::FakeMapper;
+pub use msix::{Msix, MsixError, MsixState, Vector};
+pub use ports::ConfigPorts;
+pub use root::{PciRoot, RootError};
 
 /// Host memory that a BAR shows to the guest without any exit.
 #[derive(Clone)]
@@ -40,10 +54,10 @@ pub trait PciFunction: Send + Sync {
         let _ = (offset, len);
     }
 
-    /// Fills `data` from `offset` in BAR `bar` (0..=5).
+    /// Fills `data` from `offset` in BAR `bar` (0..=5, 6 for the expansion ROM).
     fn bar_read(&self, bar: u8, offset: u64, data: &mut [u8]);
 
-    /// Takes `data` written at `offset` in BAR `bar` (0..=5).
+    /// Takes `data` written at `offset` in BAR `bar` (0..=5, 6 for the expansion ROM).
     fn bar_write(&self, bar: u8, offset: u64, data: &[u8]);
 
     /// The memory behind BAR `bar`, if it is memory and not registers.

@@ -1,0 +1,702 @@
+//! The clock's registers, its three interrupts and its ports.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::calendar::{Format, HOURS_24, TimeRegisters};
+use super::clock::{Moment, Offset, RtcBase};
+use super::nvram::{FirmwareFacts, Nvram};
+use crate::bus::Registers;
+use crate::clock::{Clock, Nanos, Timer, TimerClient};
+use crate::interrupt::InterruptLine;
+use crate::state::{StateError, Stateful};
+
+/// Registers by their index.
+mod reg {
+    pub(super) const SECOND: u8 = 0x00;
+    pub(super) const SECOND_ALARM: u8 = 0x01;
+    pub(super) const MINUTE: u8 = 0x02;
+    pub(super) const MINUTE_ALARM: u8 = 0x03;
+    pub(super) const HOUR: u8 = 0x04;
+    pub(super) const HOUR_ALARM: u8 = 0x05;
+    pub(super) const WEEKDAY: u8 = 0x06;
+    pub(super) const DAY: u8 = 0x07;
+    pub(super) const MONTH: u8 = 0x08;
+    pub(super) const YEAR: u8 = 0x09;
+    pub(super) const A: u8 = 0x0a;
+    pub(super) const B: u8 = 0x0b;
+    pub(super) const C: u8 = 0x0c;
+    pub(super) const D: u8 = 0x0d;
+    pub(super) const CENTURY: u8 = 0x32;
+    /// The century's place on a PS/2; the same register.
+    pub(super) const CENTURY_PS2: u8 = 0x37;
+}
+
+/// Register A: an update is about to happen, so the time may change while it is read.
+const UPDATE_IN_PROGRESS: u8 = 1 << 7;
+/// Register A: with both of these the divider is held in reset, and the clock stands still.
+const DIVIDER_RESET: u8 = 0b11 << 5;
+/// Register A after power-on: 32,768 Hz, 1,024 periodic events a second.
+const A_RESET: u8 = 0x26;
+/// How long before the second changes [`UPDATE_IN_PROGRESS`] shows.
+const UPDATE_WINDOW: u32 = 244_141;
+
+/// Register B: the clock stands still so that it can be set.
+const SET: u8 = 1 << 7;
+/// Register B and C: the periodic event.
+const PERIODIC: u8 = 1 << 6;
+/// Register B and C: the alarm.
+const ALARM: u8 = 1 << 5;
+/// Register B and C: the second changed.
+const UPDATE: u8 = 1 << 4;
+/// Register B: the square wave output, which is wired to nothing.
+const SQUARE_WAVE: u8 = 1 << 3;
+/// The three events.
+const EVENTS: u8 = PERIODIC | ALARM | UPDATE;
+/// Register C: an enabled event happened.
+const INTERRUPT: u8 = 1 << 7;
+
+/// Register D: the battery is good.
+const VALID: u8 = 1 << 7;
+/// In an alarm register, from here on: any value matches.
+const DONT_CARE: u8 = 0xc0;
+
+/// Frequency of the divider's input in Hz.
+const HZ: u128 = 32_768;
+const NANOS_PER_SECOND: u128 = 1_000_000_000;
+/// The second after a divider reset is half as long.
+const PHASE_AFTER_RESET: u32 = 500_000_000;
+const SECONDS_PER_DAY: i64 = 86_400;
+
+/// The clock standing still.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Held {
+    registers: TimeRegisters,
+    /// Nanoseconds into the second at which it goes on.
+    phase: u32,
+}
+
+/// What a snapshot keeps of an [`Rtc`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RtcState {
+    index: u8,
+    extended_index: u8,
+    a: u8,
+    b: u8,
+    c: u8,
+    /// Second, minute and hour of the alarm.
+    alarm: [u8; 3],
+    nvram: Nvram,
+    offset: Offset,
+    held: Option<Held>,
+    /// The last second whose events are in register C.
+    seen: i64,
+}
+
+/// The real-time clock.
+pub struct Rtc {
+    state: RtcState,
+    /// Divider ticks (of 32,768 Hz, by [`Clock::now`]) whose periodic events are in register C.
+    seen_ticks: u64,
+    clock: Arc<dyn Clock>,
+    timer: Arc<dyn Timer>,
+    line: Arc<dyn InterruptLine>,
+}
+
+impl Rtc {
+    /// A clock that starts at `base`, with an empty memory. `timer` must call
+    /// [`TimerClient::expired`].
+    #[must_use]
+    pub fn new(
+        clock: Arc<dyn Clock>,
+        timer: Arc<dyn Timer>,
+        line: Arc<dyn InterruptLine>,
+        base: RtcBase,
+    ) -> Self {
+        let offset = Offset::of(base, clock.wall());
+        let state = RtcState {
+            index: 0,
+            extended_index: 0,
+            a: A_RESET,
+            b: HOURS_24,
+            c: 0,
+            alarm: [0; 3],
+            nvram: Nvram::new(),
+            offset,
+            held: None,
+            seen: offset.apply(clock.wall()).seconds,
+        };
+        let mut rtc = Self {
+            state,
+            seen_ticks: 0,
+            clock,
+            timer,
+            line,
+        };
+        rtc.seen_ticks = rtc.ticks();
+        rtc
+    }
+
+    /// Writes `facts` of the machine where firmware looks for them.
+    pub fn describe(&mut self, facts: &FirmwareFacts) {
+        self.state.nvram.describe(facts);
+    }
+
+    /// Sets a byte of the battery-backed memory; 128 and up are behind ports 0x72 and 0x73.
+    pub fn set_nvram(&mut self, index: u8, byte: u8) {
+        self.state.nvram.set(index, byte);
+    }
+
+    /// How many seconds the guest's clock is ahead of the host's UTC.
+    #[must_use]
+    pub fn offset_seconds(&self) -> i64 {
+        self.state.offset.seconds
+    }
+
+    fn format(&self) -> Format {
+        Format(self.state.b)
+    }
+
+    fn moment(&self) -> Moment {
+        self.state.offset.apply(self.clock.wall())
+    }
+
+    fn ticks(&self) -> u64 {
+        (u128::from(self.clock.now()) * HZ / NANOS_PER_SECOND) as u64
+    }
+
+    /// Divider ticks between periodic events, if there are any.
+    fn period(&self) -> Option<u64> {
+        let running = self.state.a & DIVIDER_RESET != DIVIDER_RESET;
+        match self.state.a & 0xf {
+            _ if !running => None,
+            0 => None,
+            // The two fastest codes stand for the rates of codes 8 and 9.
+            code @ 1..=2 => Some(1 << (code + 6)),
+            code => Some(1 << (code - 1)),
+        }
+    }
+
+    /// Notes every event until now in register C.
+    fn advance(&mut self) {
+        let ticks = self.ticks();
+        if let Some(period) = self.period()
+            && ticks / period != self.seen_ticks / period
+        {
+            self.state.c |= PERIODIC;
+        }
+        self.seen_ticks = ticks;
+        if self.state.held.is_some() {
+            return;
+        }
+        let now = self.moment().seconds;
+        if now > self.state.seen {
+            self.state.c |= UPDATE;
+            if self.next_alarm().is_some_and(|alarm| alarm <= now) {
+                self.state.c |= ALARM;
+            }
+        }
+        self.state.seen = now;
+    }
+
+    /// The first second after the last one seen that matches the alarm.
+    fn next_alarm(&self) -> Option<i64> {
+        let format = self.format();
+        let [second, minute, hour] = self.state.alarm;
+        let matches = |register: u8, decoded: u8, value: i64| {
+            register >= DONT_CARE || i64::from(decoded) == value
+        };
+        let from = self.state.seen.checked_add(1)?;
+        let (mut day, mut of_day) = (
+            from.div_euclid(SECONDS_PER_DAY),
+            from.rem_euclid(SECONDS_PER_DAY),
+        );
+        // Skips to the start of the next hour, minute or second that may match; a day and a bit
+        // has been searched when it comes by the same time again.
+        for _ in 0..2 * (24 + 60 + 60) {
+            if !matches(hour, format.decode_hour(hour), of_day / 3600) {
+                of_day = (of_day / 3600 + 1) * 3600;
+            } else if !matches(minute, format.decode(minute), of_day / 60 % 60) {
+                of_day = (of_day / 60 + 1) * 60;
+            } else if !matches(second, format.decode(second), of_day % 60) {
+                of_day += 1;
+            } else {
+                return day.checked_mul(SECONDS_PER_DAY)?.checked_add(of_day);
+            }
+            if of_day >= SECONDS_PER_DAY {
+                (day, of_day) = (day + 1, of_day - SECONDS_PER_DAY);
+            }
+        }
+        None
+    }
+
+    /// Drives the line and arms the timer for the next event that would raise it.
+    fn update(&mut self) {
+        let raised = self.state.c & self.state.b & EVENTS != 0;
+        self.state.c = self.state.c & EVENTS | if raised { INTERRUPT } else { 0 };
+        self.line.set(raised);
+        let awaited = self.state.b & !self.state.c & EVENTS;
+        let deadlines = [
+            self.periodic_deadline().filter(|_| awaited & PERIODIC != 0),
+            self.second_deadline(awaited),
+        ];
+        self.timer.arm(deadlines.into_iter().flatten().min());
+    }
+
+    /// When the next periodic event is, by [`Clock::now`].
+    fn periodic_deadline(&self) -> Option<Nanos> {
+        let period = u128::from(self.period()?);
+        let tick = (u128::from(self.seen_ticks) / period + 1) * period;
+        Nanos::try_from((tick * NANOS_PER_SECOND).div_ceil(HZ)).ok()
+    }
+
+    /// When the next second begins whose event is `awaited`, by [`Clock::now`].
+    fn second_deadline(&self, awaited: u8) -> Option<Nanos> {
+        let next = match awaited & (ALARM | UPDATE) {
+            0 => return None,
+            ALARM => self.next_alarm()?,
+            _ => self.state.seen.checked_add(1)?,
+        };
+        let running = self.state.held.is_none();
+        let distance = running.then(|| self.moment().until(next))?;
+        self.clock.now().checked_add(distance)
+    }
+
+    fn time_registers(&self) -> TimeRegisters {
+        match self.state.held {
+            Some(held) => held.registers,
+            None => TimeRegisters::from_seconds(self.moment().seconds, self.format()),
+        }
+    }
+
+    /// Changes one of the time registers.
+    fn set_time(&mut self, change: impl FnOnce(&mut TimeRegisters)) {
+        let mut registers = self.time_registers();
+        change(&mut registers);
+        if let Some(held) = &mut self.state.held {
+            held.registers = registers;
+        } else {
+            let phase = self.moment().nanos;
+            self.run_from(registers, phase);
+        }
+    }
+
+    /// Goes on from the time in `registers`, `phase` nanoseconds into the second.
+    fn run_from(&mut self, registers: TimeRegisters, phase: u32) {
+        let moment = Moment {
+            seconds: registers.to_seconds(self.format()),
+            nanos: phase,
+        };
+        self.state.offset = Offset::between(self.clock.wall(), moment);
+        self.state.seen = moment.seconds;
+    }
+
+    /// Stops or restarts the clock as registers A and B say by now.
+    fn hold_or_run(&mut self, phase: Option<u32>) {
+        let hold = self.state.b & SET != 0 || self.state.a & DIVIDER_RESET == DIVIDER_RESET;
+        match self.state.held.take() {
+            None if hold => {
+                self.state.held = Some(Held {
+                    registers: self.time_registers(),
+                    phase: self.moment().nanos,
+                });
+            }
+            Some(held) if hold => self.state.held = Some(held),
+            Some(held) => self.run_from(held.registers, phase.unwrap_or(held.phase)),
+            None => {}
+        }
+    }
+
+    fn read_register(&mut self, index: u8) -> u8 {
+        let time = self.time_registers();
+        match index {
+            reg::SECOND => time.second,
+            reg::SECOND_ALARM => self.state.alarm[0],
+            reg::MINUTE => time.minute,
+            reg::MINUTE_ALARM => self.state.alarm[1],
+            reg::HOUR => time.hour,
+            reg::HOUR_ALARM => self.state.alarm[2],
+            reg::WEEKDAY => time.weekday,
+            reg::DAY => time.day,
+            reg::MONTH => time.month,
+            reg::YEAR => time.year,
+            reg::CENTURY | reg::CENTURY_PS2 => time.century,
+            reg::A => self.state.a | self.update_in_progress(),
+            reg::B => self.state.b,
+            reg::C => std::mem::take(&mut self.state.c),
+            reg::D => VALID,
+            _ => self.state.nvram.get(index),
+        }
+    }
+
+    fn update_in_progress(&self) -> u8 {
+        let soon = self.moment().nanos >= 1_000_000_000 - UPDATE_WINDOW;
+        if soon && self.state.held.is_none() {
+            UPDATE_IN_PROGRESS
+        } else {
+            0
+        }
+    }
+
+    fn write_register(&mut self, index: u8, byte: u8) {
+        match index {
+            reg::SECOND => self.set_time(|time| time.second = byte),
+            reg::SECOND_ALARM => self.state.alarm[0] = byte,
+            reg::MINUTE => self.set_time(|time| time.minute = byte),
+            reg::MINUTE_ALARM => self.state.alarm[1] = byte,
+            reg::HOUR => self.set_time(|time| time.hour = byte),
+            reg::HOUR_ALARM => self.state.alarm[2] = byte,
+            reg::WEEKDAY => self.set_time(|time| time.weekday = byte),
+            reg::DAY => self.set_time(|time| time.day = byte),
+            reg::MONTH => self.set_time(|time| time.month = byte),
+            reg::YEAR => self.set_time(|time| time.year = byte),
+            reg::CENTURY | reg::CENTURY_PS2 => self.set_time(|time| time.century = byte),
+            reg::A => {
+                let was_reset = self.state.a & DIVIDER_RESET == DIVIDER_RESET;
+                self.state.a = byte & !UPDATE_IN_PROGRESS;
+                self.hold_or_run(was_reset.then_some(PHASE_AFTER_RESET));
+            }
+            reg::B => {
+                // Setting the clock silences its updates.
+                let silenced = if byte & SET != 0 { UPDATE } else { 0 };
+                if byte & SET != 0 {
+                    // The time is held in the format it was running in.
+                    self.state.b |= SET;
+                    self.hold_or_run(None);
+                }
+                self.state.b = byte & !silenced;
+                self.hold_or_run(None);
+            }
+            reg::C | reg::D => {}
+            _ => self.state.nvram.set(index, byte),
+        }
+    }
+}
+
+impl Registers for Rtc {
+    fn read(&mut self, offset: u64, data: &mut [u8]) {
+        data.fill(0xff);
+        let Some(first) = data.first_mut() else {
+            return;
+        };
+        match offset {
+            1 => {
+                self.advance();
+                *first = self.read_register(self.state.index);
+                self.update();
+            }
+            2 => *first = self.state.extended_index,
+            3 => *first = self.state.nvram.get(self.state.extended_index | 0x80),
+            _ => {}
+        }
+    }
+
+    fn write(&mut self, offset: u64, data: &[u8]) {
+        let Some(&byte) = data.first() else { return };
+        match offset {
+            // Bit 7 masks the NMI, of which there is none.
+            0 => self.state.index = byte & 0x7f,
+            1 => {
+                self.advance();
+                self.write_register(self.state.index, byte);
+                self.update();
+            }
+            2 => self.state.extended_index = byte & 0x7f,
+            3 => self.state.nvram.set(self.state.extended_index | 0x80, byte),
+            _ => {}
+        }
+    }
+}
+
+impl TimerClient for Rtc {
+    fn expired(&mut self) {
+        self.advance();
+        self.update();
+    }
+}
+
+impl Stateful for Rtc {
+    type State = RtcState;
+    const KIND: &'static str = "rtc";
+    const VERSION: u32 = 1;
+
+    fn save(&self) -> RtcState {
+        self.state.clone()
+    }
+
+    /// The clock goes on from the host's time by the saved offset, so a guest that was asleep
+    /// finds the right time.
+    fn restore(&mut self, state: RtcState) -> Result<(), StateError> {
+        self.state = RtcState {
+            index: state.index & 0x7f,
+            extended_index: state.extended_index & 0x7f,
+            a: state.a & !UPDATE_IN_PROGRESS,
+            ..state
+        };
+        self.seen_ticks = self.ticks();
+        self.hold_or_run(None);
+        self.update();
+        Ok(())
+    }
+
+    /// Time, alarm and memory have a battery and stay.
+    fn reset(&mut self) {
+        self.advance();
+        self.state.b &= !(EVENTS | SQUARE_WAVE);
+        self.state.c = 0;
+        self.state.index = 0;
+        self.state.extended_index = 0;
+        self.update();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{FakeClock, FakeTimer};
+    use crate::interrupt::FakeLine;
+
+    const SECOND: Nanos = 1_000_000_000;
+    /// 2026-11-21 16:05:09.25 UTC.
+    const WALL: Nanos = 1_795_277_109 * SECOND + SECOND / 4;
+
+    struct Fixture {
+        clock: Arc<FakeClock>,
+        timer: Arc<FakeTimer>,
+        line: Arc<FakeLine>,
+        rtc: Rtc,
+    }
+
+    fn fixture() -> Fixture {
+        fixture_at(RtcBase::Utc)
+    }
+
+    fn fixture_at(base: RtcBase) -> Fixture {
+        let clock = FakeClock::new(WALL);
+        let timer = FakeTimer::new();
+        let line = FakeLine::new();
+        let rtc = Rtc::new(clock.clone(), timer.clone(), line.clone(), base);
+        Fixture {
+            clock,
+            timer,
+            line,
+            rtc,
+        }
+    }
+
+    impl Fixture {
+        fn get(&mut self, index: u8) -> u8 {
+            let mut data = [0];
+            self.rtc.write(0, &[index]);
+            self.rtc.read(1, &mut data);
+            data[0]
+        }
+
+        fn put(&mut self, index: u8, byte: u8) {
+            self.rtc.write(0, &[index]);
+            self.rtc.write(1, &[byte]);
+        }
+
+        fn time(&mut self) -> [u8; 3] {
+            [reg::HOUR, reg::MINUTE, reg::SECOND].map(|index| self.get(index))
+        }
+
+        /// Turns the clock to the timer's deadline and rings; gives the time that passed.
+        fn ring(&mut self) -> Nanos {
+            let passed = self.timer.deadline().unwrap() - self.clock.now();
+            self.clock.advance(passed);
+            self.rtc.expired();
+            passed
+        }
+    }
+
+    #[test]
+    fn the_time_is_the_hosts_with_the_base_added() {
+        let utc = fixture().time();
+        let local = fixture_at(RtcBase::Local { utc_offset: 3600 }).time();
+        let date = fixture_at(RtcBase::Date { seconds: 86_399 }).time();
+
+        assert_eq!(utc, [0x16, 0x05, 0x09]);
+        assert_eq!(local, [0x17, 0x05, 0x09]);
+        assert_eq!(date, [0x23, 0x59, 0x59]);
+    }
+
+    #[test]
+    fn update_in_progress_shows_just_before_the_second() {
+        let mut f = fixture();
+        f.clock.advance(SECOND * 3 / 4 - 300_000);
+        let early = f.get(reg::A);
+
+        f.clock.advance(100_000);
+
+        assert_eq!(early, A_RESET);
+        assert_eq!(f.get(reg::A), A_RESET | UPDATE_IN_PROGRESS);
+    }
+
+    #[test]
+    fn periodic_events_keep_to_their_grid() {
+        let mut f = fixture();
+        f.put(reg::B, HOURS_24 | PERIODIC);
+        for _ in 0..1024 {
+            f.ring();
+            f.clock.advance(100_000);
+            f.get(reg::C);
+        }
+
+        assert_eq!(f.clock.now(), SECOND + 100_000);
+        assert_eq!(f.line.edges(), 1024);
+    }
+
+    #[test]
+    fn the_timer_is_idle_while_an_event_waits_for_the_guest() {
+        let mut f = fixture();
+        f.put(reg::B, HOURS_24 | PERIODIC);
+
+        f.ring();
+
+        assert!(f.line.level());
+        assert_eq!(f.timer.deadline(), None);
+    }
+
+    #[test]
+    fn reading_register_c_lowers_the_line() {
+        let mut f = fixture();
+        f.put(reg::B, HOURS_24 | UPDATE);
+        f.ring();
+
+        let c = f.get(reg::C);
+
+        assert_eq!(c & (INTERRUPT | UPDATE), INTERRUPT | UPDATE);
+        assert!(!f.line.level());
+        assert_eq!(f.get(reg::C), 0);
+    }
+
+    #[test]
+    fn the_update_event_comes_when_the_second_changes() {
+        let mut f = fixture();
+        f.put(reg::B, HOURS_24 | UPDATE);
+
+        let passed = f.ring();
+
+        assert_eq!(passed, SECOND * 3 / 4);
+        assert_eq!(f.time(), [0x16, 0x05, 0x10]);
+    }
+
+    #[test]
+    fn the_alarm_rings_at_its_time() {
+        let mut f = fixture();
+        f.put(reg::HOUR_ALARM, 0x04);
+        f.put(reg::MINUTE_ALARM, 0x30);
+        f.put(reg::SECOND_ALARM, 0x00);
+        f.put(reg::B, HOURS_24 | ALARM);
+
+        f.ring();
+
+        assert!(f.line.level());
+        assert_eq!(f.time(), [0x04, 0x30, 0x00]);
+    }
+
+    #[test]
+    fn an_alarm_can_match_every_minute() {
+        let mut f = fixture();
+        f.put(reg::HOUR_ALARM, 0xff);
+        f.put(reg::MINUTE_ALARM, 0xc0);
+        f.put(reg::SECOND_ALARM, 0x07);
+        f.put(reg::B, HOURS_24 | ALARM);
+
+        f.ring();
+
+        assert_eq!(f.time(), [0x16, 0x06, 0x07]);
+    }
+
+    #[test]
+    fn an_impossible_alarm_never_rings() {
+        let mut f = fixture();
+        f.put(reg::MINUTE_ALARM, 0x77);
+
+        f.put(reg::B, HOURS_24 | ALARM);
+
+        assert_eq!(f.timer.deadline(), None);
+    }
+
+    #[test]
+    fn the_clock_stands_still_while_it_is_set() {
+        let mut f = fixture();
+        f.put(reg::B, HOURS_24 | SET);
+        f.put(reg::HOUR, 0x23);
+        f.put(reg::MINUTE, 0x59);
+        f.put(reg::SECOND, 0x58);
+        f.clock.advance(10 * SECOND);
+        let held = f.time();
+
+        f.put(reg::B, HOURS_24);
+        f.clock.advance(SECOND);
+
+        assert_eq!(held, [0x23, 0x59, 0x58]);
+        assert_eq!(f.time(), [0x23, 0x59, 0x59]);
+    }
+
+    #[test]
+    fn the_first_second_after_a_divider_reset_is_half() {
+        let mut f = fixture();
+        f.put(reg::A, DIVIDER_RESET | 6);
+        f.clock.advance(5 * SECOND);
+        f.put(reg::A, A_RESET);
+
+        f.clock.advance(SECOND / 2);
+
+        assert_eq!(f.time(), [0x16, 0x05, 0x10]);
+    }
+
+    #[test]
+    fn enabling_an_event_that_happened_interrupts_at_once() {
+        let mut f = fixture();
+        f.clock.advance(2 * SECOND);
+
+        f.put(reg::B, HOURS_24 | UPDATE);
+
+        assert!(f.line.level());
+    }
+
+    #[test]
+    fn the_memory_survives_a_reset() {
+        let mut f = fixture();
+        f.put(0x0f, 5);
+        f.rtc.write(2, &[0x7f]);
+        f.rtc.write(3, &[9]);
+
+        f.rtc.reset();
+
+        let mut data = [0];
+        f.rtc.write(2, &[0x7f]);
+        f.rtc.read(3, &mut data);
+        assert_eq!((f.get(0x0f), data[0]), (5, 9));
+    }
+
+    #[test]
+    fn the_index_port_reads_as_ones() {
+        let mut data = [0];
+
+        fixture().rtc.read(0, &mut data);
+
+        assert_eq!(data, [0xff]);
+    }
+}
+
+crate::state_tests!(
+    rtc_state,
+    Rtc::new(
+        crate::clock::FakeClock::new(5_000_000_000),
+        crate::clock::FakeTimer::new(),
+        crate::interrupt::FakeLine::new(),
+        RtcBase::Utc,
+    ),
+    |rtc: &mut Rtc| {
+        rtc.write(0, &[reg::B]);
+        rtc.write(1, &[HOURS_24 | PERIODIC]);
+        rtc.write(2, &[3]);
+    }
+);
