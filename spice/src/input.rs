@@ -9,6 +9,15 @@ pub struct Key {
     pub extended: bool,
 }
 
+impl Key {
+    /// The Pause key, which has no code of its own: a PC keyboard sends e1 1d 45 when it goes down
+    /// and e1 9d c5 when it goes up, and so should whoever emulates one.
+    pub const PAUSE: Self = Self {
+        code: 0x45,
+        extended: true,
+    };
+}
+
 /// Lock keys: what a client believes or the guest's lamps show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Locks {

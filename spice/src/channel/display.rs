@@ -1,0 +1,295 @@
+//! The display channel: sends what changed, when the client has room for it.
+//!
+//! A client has a region of damage and no queue. Whenever its window has room, the next piece of the
+//! region is taken, read from the source as it is *then*, encoded and written; so a slow client gets
+//! fewer and newer pixels, never a backlog, and costs one piece of memory.
+//!
+//! What clients insist on: `SURFACE_CREATE` of a primary surface before anything is drawn; `MARK`
+//! before a viewer's widget shows anything; and one image of the whole surface as the first drawing
+//! on it, because `spicy-screenshot` saves the screen at the very first one.
+
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::{Context, Endless, draw, ignore};
+use crate::codec::{Codec, Encoding, Pixels};
+use crate::flow::Flight;
+use crate::geometry::{Rect, Size};
+use crate::hub::ViewGuard;
+use crate::protocol::{common, display as id};
+use crate::session::Ending;
+use crate::source::{Head, Layout};
+use crate::wire::{Message, MessageReader, MessageWriter, Reader};
+
+/// Pixels of a piece at most: 512 KiB as they are.
+const PIECE_PIXELS: u32 = 128 * 1024;
+/// Pixels of a surface that is tried as one image at first: 16 MiB as they are.
+const WHOLE_PIXELS: u64 = 4 * 1024 * 1024;
+/// Bytes of an image on the wire at most. Proxies guard against frames over 16 MiB.
+const MAX_IMAGE_BYTES: usize = 4 * 1024 * 1024 - 1024;
+/// Between two passes over the damage, so that a source which draws a thousand times a second does
+/// not make a thousand messages.
+const PASS_INTERVAL: Duration = Duration::from_millis(8);
+const INIT_TIME: Duration = Duration::from_secs(30);
+
+/// What both halves know.
+struct Shared {
+    view: ViewGuard,
+    client: Mutex<Client>,
+}
+
+struct Client {
+    initialised: bool,
+    codec: Codec,
+    flight: Flight,
+}
+
+pub(super) async fn serve(
+    context: &Context,
+    reader: &mut MessageReader,
+    writer: &mut MessageWriter,
+) -> Endless {
+    let hub = context
+        .server
+        .displays()
+        .get(usize::from(context.channel.id));
+    let shared = Shared {
+        view: hub
+            .ok_or(Ending::Closed)?
+            .view(context.capabilities.word(0)),
+        client: Mutex::new(Client {
+            initialised: false,
+            codec: Codec::default(),
+            flight: Flight::new(),
+        }),
+    };
+    let sender = Sender {
+        context,
+        shared: &shared,
+        writer,
+        screen: None,
+        images: 0,
+    };
+    tokio::select! {
+        end = read(context, &shared, reader) => end,
+        end = sender.run() => end,
+    }
+}
+
+async fn read(context: &Context, shared: &Shared, reader: &mut MessageReader) -> Endless {
+    let has_lz4 = context.capabilities.has(id::CAP_LZ4);
+    loop {
+        let (kind, body) = reader.next().await?;
+        let malformed = context.malformed(kind);
+        let mut fields = Reader(body);
+        {
+            let mut client = shared.client.lock();
+            match kind {
+                common::C_ACK_SYNC => client.flight.sync(fields.u32().map_err(malformed)?),
+                common::C_ACK => client.flight.acknowledged(),
+                id::C_INIT => {
+                    // Cache and dictionary sizes, which nothing uses yet.
+                    fields.bytes(14).map_err(malformed)?;
+                    client.initialised = true;
+                }
+                id::C_PREFERRED_COMPRESSION => {
+                    client.codec = preferred(fields.u8().map_err(malformed)?, has_lz4);
+                }
+                // Stream reports and video codecs: no streams yet.
+                _ => ignore(kind)?,
+            }
+        }
+        shared.view.viewer.wake.notify_one();
+    }
+}
+
+/// The codec for a client's wish (`SPICE_IMAGE_COMPRESSION_*`).
+fn preferred(wish: u8, has_lz4: bool) -> Codec {
+    const OFF: u8 = 1;
+    const LZ4: u8 = 7;
+    match wish {
+        OFF => Codec::Raw,
+        LZ4 if has_lz4 => Codec::Lz4,
+        _ => Codec::Lz,
+    }
+}
+
+/// What the client has as its primary surface.
+#[derive(Clone)]
+struct Screen {
+    generation: u64,
+    size: Size,
+    heads: Vec<Head>,
+}
+
+struct Sender<'a> {
+    context: &'a Context,
+    shared: &'a Shared,
+    writer: &'a mut MessageWriter,
+    screen: Option<Screen>,
+    images: u64,
+}
+
+impl Sender<'_> {
+    async fn run(mut self) -> Endless {
+        let shared = self.shared;
+        let viewer = &*shared.view.viewer;
+        let ack = Message::new(common::SET_ACK)
+            .u32(Flight::GENERATION)
+            .u32(Flight::ACK_WINDOW);
+        self.writer.send(ack).await?;
+        let initialised = async {
+            while !shared.client.lock().initialised {
+                viewer.wake.notified().await;
+            }
+        };
+        timeout(INIT_TIME, initialised)
+            .await
+            .map_err(|_| Ending::NotInitialised)?;
+        self.send(Message::new(id::INVAL_ALL_PALETTES)).await?;
+
+        let mut next_pass = Instant::now();
+        loop {
+            if viewer.take_layout_change() {
+                self.follow_layout().await?;
+            }
+            let Some(bounds) = self.bounds() else {
+                viewer.wake.notified().await;
+                continue;
+            };
+            if !viewer.has_damage() || !shared.client.lock().flight.has_room() {
+                viewer.wake.notified().await;
+                continue;
+            }
+            if viewer.begins_pass() {
+                sleep_until(next_pass).await;
+                next_pass = Instant::now() + PASS_INTERVAL;
+            }
+            if let Some(area) = viewer.take_damage(bounds, PIECE_PIXELS) {
+                self.send_area(area, usize::MAX).await?;
+                // Other clients' turn, and input's.
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    fn bounds(&self) -> Option<Rect> {
+        self.screen
+            .as_ref()
+            .map(|screen| Rect::of_size(screen.size))
+    }
+
+    /// Sends a message that counts for the window.
+    async fn send(&mut self, message: Message) -> Result<(), Ending> {
+        self.shared.client.lock().flight.sent(message.len());
+        self.writer.send(message).await
+    }
+
+    /// Makes the client's surface and monitors those of the source.
+    async fn follow_layout(&mut self) -> Result<(), Ending> {
+        let layout = self.shared.view.source().layout();
+        let now = screen_of(&layout);
+        let before = std::mem::replace(&mut self.screen, now.clone());
+        let anew = match (&before, &now) {
+            (Some(before), Some(now)) => {
+                before.generation != now.generation || before.size != now.size
+            }
+            (None, None) => false,
+            _ => true,
+        };
+        if anew && before.is_some() {
+            self.send(draw::destroy_primary()).await?;
+        }
+        let Some(now) = now else { return Ok(()) };
+        if anew {
+            self.send(draw::create_primary(now.size)).await?;
+            self.send_whole(now.size).await?;
+        }
+        let heads_changed = before.is_none_or(|before| before.heads != now.heads);
+        if (anew || heads_changed) && self.context.capabilities.has(id::CAP_MONITORS_CONFIG) {
+            self.send(draw::monitors(&now.heads, layout.max_heads))
+                .await?;
+        }
+        if anew {
+            self.send(Message::new(id::MARK)).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends the whole new surface, as one image where that makes a message of bearable size.
+    async fn send_whole(&mut self, size: Size) -> Result<(), Ending> {
+        let viewer = &self.shared.view.viewer;
+        let whole = Rect::of_size(size);
+        let pixels = u64::from(size.width) * u64::from(size.height);
+        viewer.restart(whole);
+        if pixels <= WHOLE_PIXELS {
+            // What is drawn from here on is damage again.
+            viewer.restart(Rect::default());
+            if !self.send_area(whole, MAX_IMAGE_BYTES).await? {
+                viewer.restart(whole);
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends the pixels of `area` as they are now, unless they take more than `max_bytes`. `false`
+    /// if nothing was sent.
+    async fn send_area(&mut self, area: Rect, max_bytes: usize) -> Result<bool, Ending> {
+        let Some(pixels) = self.read(area) else {
+            // The surface was made anew, or went: its source knows by now.
+            self.shared.view.viewer.recheck_layout();
+            return Ok(false);
+        };
+        if let Some(fill) = draw::fill(area, &pixels) {
+            self.send(fill).await?;
+            return Ok(true);
+        }
+        let codec = self.shared.client.lock().codec;
+        let mut encoding = Encoding::new(codec, pixels);
+        while encoding.step() {
+            tokio::task::yield_now().await;
+        }
+        let image = encoding.finish();
+        if image.data.len() > max_bytes {
+            return Ok(false);
+        }
+        self.images += 1;
+        let message = draw::copy(area, &image, self.images);
+        drop(image);
+        self.send(message).await?;
+        Ok(true)
+    }
+
+    fn read(&self, area: Rect) -> Option<Pixels> {
+        let generation = self.screen.as_ref()?.generation;
+        let (width, height) = (area.width(), area.height());
+        let length = u64::from(width)
+            .checked_mul(u64::from(height))?
+            .checked_mul(4)?;
+        let mut bytes = vec![0; usize::try_from(length).ok()?];
+        let read = self.shared.view.source().read(generation, area, &mut bytes);
+        read.then(|| Pixels::new(width, height, &bytes)).flatten()
+    }
+}
+
+/// The surface that a layout describes; `None` if there is none, or one without pixels.
+fn screen_of(layout: &Layout) -> Option<Screen> {
+    let size = layout
+        .primary
+        .filter(|size| size.width > 0 && size.height > 0)?;
+    let heads = if layout.heads.is_empty() {
+        vec![Head {
+            id: 0,
+            area: Rect::of_size(size),
+        }]
+    } else {
+        layout.heads.clone()
+    };
+    Some(Screen {
+        generation: layout.generation,
+        size,
+        heads,
+    })
+}

@@ -1,0 +1,132 @@
+//! The messages that draw (`spice.proto`, display channel).
+
+use crate::codec::{Image, Pixels};
+use crate::geometry::{Rect, Size};
+use crate::protocol::display as id;
+use crate::source::Head;
+use crate::wire::Message;
+
+/// The one surface that clients show.
+const PRIMARY: u32 = 0;
+/// `SPICE_ROPD_OP_PUT`.
+const OP_PUT: u16 = 8;
+/// `SPICE_BRUSH_TYPE_SOLID`.
+const SOLID: u8 = 1;
+/// Bytes of a `DRAW_COPY` before its image.
+const COPY_LEN: u32 = 57;
+/// Heads that one message may name.
+const MAX_HEADS: usize = 64;
+
+/// Replaces the pixels of `area` by `image`, whose size is that of `area`. `id` names the image;
+/// nobody caches it, but clients look at it.
+pub(super) fn copy(area: Rect, image: &Image, id: u64) -> Message {
+    let whole = Rect::of_size(Size {
+        width: image.width,
+        height: image.height,
+    });
+    let message = Message::with_capacity(id::DRAW_COPY, image.data.len() + 128);
+    let message = no_mask(
+        base(message, area)
+            .u32(COPY_LEN)
+            .rect(whole)
+            .u16(OP_PUT)
+            .u8(0),
+    )
+    // The image's descriptor.
+    .u64(id)
+    .u8(image.kind as u8)
+    .u8(0)
+    .u32(image.width)
+    .u32(image.height);
+    let message = if image.has_length() {
+        message.u32(u32::try_from(image.data.len()).unwrap_or(u32::MAX))
+    } else {
+        message
+    };
+    message.bytes(&image.data)
+}
+
+/// Makes `area` one colour (0x00RRGGBB), if that is what `pixels` are.
+pub(super) fn fill(area: Rect, pixels: &Pixels) -> Option<Message> {
+    let colour = pixels.solid()?;
+    let message = base(Message::new(id::DRAW_FILL), area)
+        .u8(SOLID)
+        .u32(colour)
+        .u16(OP_PUT);
+    Some(no_mask(message))
+}
+
+/// `DisplayBase` without clip.
+fn base(message: Message, area: Rect) -> Message {
+    message.u32(PRIMARY).rect(area).u8(0)
+}
+
+/// `QMask` without image.
+fn no_mask(message: Message) -> Message {
+    message.u8(0).i32(0).i32(0).u32(0)
+}
+
+pub(super) fn create_primary(size: Size) -> Message {
+    Message::new(id::SURFACE_CREATE)
+        .u32(PRIMARY)
+        .u32(size.width)
+        .u32(size.height)
+        .u32(id::SURFACE_FMT_32_XRGB)
+        .u32(id::SURFACE_FLAGS_PRIMARY)
+}
+
+pub(super) fn destroy_primary() -> Message {
+    Message::new(id::SURFACE_DESTROY).u32(PRIMARY)
+}
+
+/// Which part of the primary surface each monitor shows.
+pub(super) fn monitors(heads: &[Head], max_heads: u32) -> Message {
+    let heads = &heads[..heads.len().min(MAX_HEADS)];
+    let count = u16::try_from(heads.len()).unwrap_or(u16::MAX);
+    let max = u16::try_from(max_heads)
+        .unwrap_or(u16::MAX)
+        .max(count)
+        .max(1);
+    heads.iter().fold(
+        Message::new(id::MONITORS_CONFIG).u16(count).u16(max),
+        |message, head| {
+            message
+                .u32(head.id)
+                .u32(PRIMARY)
+                .u32(head.area.width())
+                .u32(head.area.height())
+                .i32(head.area.left)
+                .i32(head.area.top)
+                .u32(0)
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::{Codec, Encoding};
+
+    const AREA: Rect = Rect {
+        left: 5,
+        top: 6,
+        right: 7,
+        bottom: 7,
+    };
+
+    #[test]
+    fn the_image_of_a_copy_is_where_its_offset_says() {
+        let pixels = Pixels::new(2, 1, &[1, 2, 3, 0, 4, 5, 6, 0]).expect("the size is right");
+        let image = Encoding::new(Codec::Raw, pixels).finish();
+        let message = copy(AREA, &image, 9);
+        assert_eq!(message.len(), 57 + 18 + 18 + 8);
+    }
+
+    #[test]
+    fn a_fill_has_41_bytes() {
+        let pixels = Pixels::new(2, 1, &[1, 2, 3, 0, 1, 2, 3, 9]).expect("the size is right");
+        assert_eq!(fill(AREA, &pixels).map(|message| message.len()), Some(41));
+        let two = Pixels::new(2, 1, &[1, 2, 3, 0, 1, 2, 4, 0]).expect("the size is right");
+        assert_eq!(fill(AREA, &two), None);
+    }
+}

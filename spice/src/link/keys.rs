@@ -1,0 +1,118 @@
+//! RSA keys made ahead, one for each link.
+//!
+//! The protocol fixes RSA with 1024 bits, PKCS #1 OAEP and SHA-1 for the ticket. Every link gets a
+//! key of its own, and a key decrypts one ticket at most: timing attacks on RSA decryption, which
+//! the `rsa` crate is known for (RUSTSEC-2023-0071, "Marvin"), need thousands of decryptions with
+//! the same key and so find nothing to measure here.
+//!
+//! Making a key takes some ten milliseconds, so a thread of low ambition keeps a few in store. A
+//! flood of links empties the store and then waits for that thread; nobody else waits for it.
+
+use std::thread;
+
+use rsa::pkcs8::EncodePublicKey;
+use rsa::{Oaep, RsaPrivateKey};
+use sha1::Sha1;
+use tokio::sync::{Mutex, mpsc};
+
+/// Bytes of the DER `SubjectPublicKeyInfo` of an RSA key with 1024 bits.
+pub(crate) const PUBLIC_KEY_LEN: usize = 162;
+/// Bytes of an encrypted ticket.
+pub(crate) const TICKET_LEN: usize = 128;
+
+const BITS: usize = 1024;
+/// Keys in store: the channels of two clients that come at once.
+const STORE: usize = 8;
+
+/// The key of one link.
+pub(crate) struct LinkKey {
+    private: RsaPrivateKey,
+    pub(crate) public: [u8; PUBLIC_KEY_LEN],
+}
+
+impl LinkKey {
+    fn generate() -> Option<Self> {
+        let private = RsaPrivateKey::new(&mut rand::thread_rng(), BITS).ok()?;
+        let der = private.to_public_key().to_public_key_der().ok()?;
+        let public = der.as_bytes().try_into().ok()?;
+        Some(Self { private, public })
+    }
+
+    /// Decrypts the one ticket of this key's link. `None` if it was not encrypted for this key.
+    pub(crate) fn decrypt(self, ticket: &[u8; TICKET_LEN]) -> Option<Vec<u8>> {
+        self.private.decrypt(Oaep::new::<Sha1>(), ticket).ok()
+    }
+}
+
+/// The store of keys, and the thread that fills it until the store is dropped.
+pub(crate) struct KeyStore {
+    keys: Mutex<mpsc::Receiver<LinkKey>>,
+}
+
+impl KeyStore {
+    /// Starts the thread.
+    pub(crate) fn start() -> std::io::Result<Self> {
+        let (sender, keys) = mpsc::channel(STORE);
+        thread::Builder::new()
+            .name("spice-keys".to_owned())
+            .stack_size(256 * 1024)
+            .spawn(move || fill(&sender))?;
+        Ok(Self {
+            keys: Mutex::new(keys),
+        })
+    }
+
+    /// A key that nobody had before; waits until there is one. `None` if the thread is gone.
+    pub(crate) async fn take(&self) -> Option<LinkKey> {
+        self.keys.lock().await.recv().await
+    }
+}
+
+fn fill(sender: &mpsc::Sender<LinkKey>) {
+    while !sender.is_closed() {
+        let Some(key) = LinkKey::generate() else {
+            continue;
+        };
+        if sender.blocking_send(key).is_err() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rsa::RsaPublicKey;
+    use rsa::pkcs8::DecodePublicKey;
+
+    use super::*;
+
+    #[test]
+    fn a_ticket_for_the_public_key_is_decrypted() {
+        let key = LinkKey::generate().expect("keys can be made");
+        let public = RsaPublicKey::from_public_key_der(&key.public).expect("it is DER");
+        let ticket = public
+            .encrypt(&mut rand::thread_rng(), Oaep::new::<Sha1>(), b"secret\0")
+            .expect("it fits");
+        let ticket = ticket
+            .as_slice()
+            .try_into()
+            .expect("it has the size of the key");
+        assert_eq!(key.decrypt(ticket).as_deref(), Some(b"secret\0".as_slice()));
+    }
+
+    #[test]
+    fn noise_is_no_ticket() {
+        let key = LinkKey::generate().expect("keys can be made");
+        assert_eq!(key.decrypt(&[0x55; TICKET_LEN]), None);
+    }
+
+    #[test]
+    fn every_link_gets_another_key() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let store = KeyStore::start().expect("a thread can be started");
+        runtime.expect("a runtime can be made").block_on(async {
+            let (a, b) = (store.take().await, store.take().await);
+            assert_ne!(a.map(|key| key.public), b.map(|key| key.public));
+        });
+    }
+}

@@ -1,0 +1,175 @@
+//! The numbers of SPICE 2.2 (spice-protocol `enums.h`, `protocol.h`; spice-common `spice.proto`).
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// `REDQ`.
+pub(crate) const MAGIC: [u8; 4] = *b"REDQ";
+pub(crate) const MAJOR: u32 = 2;
+pub(crate) const MINOR: u32 = 2;
+
+/// The kinds of channel that this server has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[repr(u8)]
+pub enum ChannelKind {
+    /// The session itself.
+    Main = 1,
+    /// Pixels.
+    Display = 2,
+    /// Keyboard and pointer.
+    Inputs = 3,
+    /// The shape of the pointer.
+    Cursor = 4,
+}
+
+impl ChannelKind {
+    pub(crate) fn from_wire(number: u8) -> Option<Self> {
+        [Self::Main, Self::Display, Self::Inputs, Self::Cursor]
+            .into_iter()
+            .find(|&kind| kind as u8 == number)
+    }
+
+    /// The capability word that the server grants on such a channel. Proxies promise these to a
+    /// client before they know the server, so a server does well to have them all; what they
+    /// allow a client to send is accepted even where it changes nothing.
+    pub(crate) const fn capabilities(self) -> &'static [u32] {
+        match self {
+            // Migration in both forms, name and UUID, agent tokens at connect.
+            Self::Main => &[0xf],
+            Self::Display => &[1 << display::CAP_MONITORS_CONFIG
+                | 1 << display::CAP_STREAM_REPORT
+                | 1 << display::CAP_PREF_COMPRESSION
+                | 1 << display::CAP_PREF_VIDEO_CODEC],
+            Self::Inputs => &[1 << inputs::CAP_KEY_SCANCODE],
+            Self::Cursor => &[],
+        }
+    }
+
+    /// The longest message body that a client may send, in bytes.
+    pub(crate) const fn message_limit(self) -> u32 {
+        match self {
+            Self::Main => 64 * 1024,
+            Self::Display | Self::Inputs | Self::Cursor => 4096,
+        }
+    }
+}
+
+impl fmt::Display for ChannelKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Main => "main",
+            Self::Display => "display",
+            Self::Inputs => "inputs",
+            Self::Cursor => "cursor",
+        })
+    }
+}
+
+/// `SPICE_COMMON_CAP_*`, as masks of the first word.
+pub(crate) mod common_cap {
+    pub(crate) const AUTH_SELECTION: u32 = 1 << 0;
+    pub(crate) const AUTH_SPICE: u32 = 1 << 1;
+    pub(crate) const MINI_HEADER: u32 = 1 << 3;
+    /// What this server has.
+    pub(crate) const OURS: u32 = AUTH_SELECTION | AUTH_SPICE | MINI_HEADER;
+}
+
+/// Messages that every channel knows.
+pub(crate) mod common {
+    pub(crate) const SET_ACK: u16 = 3;
+    pub(crate) const PING: u16 = 4;
+    pub(crate) const DISCONNECTING: u16 = 6;
+
+    pub(crate) const C_ACK_SYNC: u16 = 1;
+    pub(crate) const C_ACK: u16 = 2;
+    pub(crate) const C_PONG: u16 = 3;
+    pub(crate) const C_DISCONNECTING: u16 = 6;
+}
+
+pub(crate) mod main {
+    pub(crate) const INIT: u16 = 103;
+    pub(crate) const CHANNELS_LIST: u16 = 104;
+    pub(crate) const MOUSE_MODE: u16 = 105;
+    pub(crate) const NAME: u16 = 113;
+    pub(crate) const UUID: u16 = 114;
+
+    pub(crate) const C_ATTACH_CHANNELS: u16 = 104;
+    pub(crate) const C_MOUSE_MODE_REQUEST: u16 = 105;
+
+    pub(crate) const CAP_NAME_AND_UUID: u32 = 1;
+}
+
+pub(crate) mod display {
+    pub(crate) const MARK: u16 = 102;
+    pub(crate) const INVAL_ALL_PALETTES: u16 = 108;
+    pub(crate) const DRAW_FILL: u16 = 302;
+    pub(crate) const DRAW_COPY: u16 = 304;
+    pub(crate) const SURFACE_CREATE: u16 = 314;
+    pub(crate) const SURFACE_DESTROY: u16 = 315;
+    pub(crate) const MONITORS_CONFIG: u16 = 317;
+
+    pub(crate) const C_INIT: u16 = 101;
+    pub(crate) const C_PREFERRED_COMPRESSION: u16 = 103;
+
+    pub(crate) const CAP_MONITORS_CONFIG: u32 = 1;
+    pub(crate) const CAP_STREAM_REPORT: u32 = 4;
+    pub(crate) const CAP_LZ4: u32 = 5;
+    pub(crate) const CAP_PREF_COMPRESSION: u32 = 6;
+    pub(crate) const CAP_PREF_VIDEO_CODEC: u32 = 12;
+
+    pub(crate) const SURFACE_FLAGS_PRIMARY: u32 = 1;
+    pub(crate) const SURFACE_FMT_32_XRGB: u32 = 32;
+}
+
+pub(crate) mod inputs {
+    pub(crate) const INIT: u16 = 101;
+    pub(crate) const KEY_MODIFIERS: u16 = 102;
+    pub(crate) const MOUSE_MOTION_ACK: u16 = 111;
+    /// Motions that one acknowledgement stands for.
+    pub(crate) const MOTION_ACK_BUNCH: u32 = 4;
+
+    pub(crate) const C_KEY_DOWN: u16 = 101;
+    pub(crate) const C_KEY_UP: u16 = 102;
+    pub(crate) const C_KEY_MODIFIERS: u16 = 103;
+    pub(crate) const C_KEY_SCANCODE: u16 = 104;
+    pub(crate) const C_MOUSE_MOTION: u16 = 111;
+    pub(crate) const C_MOUSE_POSITION: u16 = 112;
+    pub(crate) const C_MOUSE_PRESS: u16 = 113;
+    pub(crate) const C_MOUSE_RELEASE: u16 = 114;
+
+    pub(crate) const CAP_KEY_SCANCODE: u32 = 0;
+}
+
+pub(crate) mod cursor {
+    pub(crate) const INIT: u16 = 101;
+    pub(crate) const SET: u16 = 103;
+    pub(crate) const MOVE: u16 = 104;
+    pub(crate) const HIDE: u16 = 105;
+}
+
+/// `SPICE_LINK_ERR_*`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum LinkResult {
+    Ok = 0,
+    Error = 1,
+    InvalidMagic = 2,
+    InvalidData = 3,
+    VersionMismatch = 4,
+    PermissionDenied = 7,
+    BadConnectionId = 8,
+    ChannelNotAvailable = 9,
+}
+
+/// Who draws the pointer (`SPICE_MOUSE_MODE_*`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[repr(u8)]
+pub enum MouseMode {
+    /// The client captures the pointer and sends motions.
+    Server = 1,
+    /// The client sends places, for a guest with an absolute pointer.
+    Client = 2,
+}

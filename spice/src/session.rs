@@ -1,0 +1,282 @@
+//! One person's connection: a main channel and the others that present its id.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde::Serialize;
+use tokio::sync::{Notify, watch};
+
+use crate::protocol::{ChannelKind, MouseMode};
+use crate::wire::Traffic;
+
+/// Why a channel or a whole session ended.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "why")]
+#[non_exhaustive]
+pub enum Ending {
+    /// The client closed the connection between two messages, or said that it would.
+    #[error("the client left")]
+    Closed,
+    /// The connection broke in the middle of a message.
+    #[error("the client vanished")]
+    Vanished,
+    /// The client did not answer.
+    #[error("the client is silent")]
+    Silent,
+    /// The client announced a message that is too long for its channel.
+    #[error("message {kind} of {size} bytes is over the channel's limit of {limit}")]
+    Oversized {
+        /// The message's type.
+        kind: u16,
+        /// The announced bytes.
+        size: u32,
+        /// The allowed bytes.
+        limit: u32,
+    },
+    /// The client sent a message that is too short or says the impossible.
+    #[error("message {kind} on the {channel} channel is malformed")]
+    Malformed {
+        /// On which channel.
+        channel: ChannelKind,
+        /// The message's type.
+        kind: u16,
+    },
+    /// A display channel without `SPICE_MSGC_DISPLAY_INIT`.
+    #[error("the display channel was not initialised in time")]
+    NotInitialised,
+    /// The client opened the same channel again.
+    #[error("the client opened the channel anew")]
+    Replaced,
+    /// The server shuts down.
+    #[error("the server shuts down")]
+    Shutdown,
+    /// The system reported an error on the socket.
+    #[error("socket error: {error}")]
+    Socket {
+        /// The system's words.
+        error: String,
+    },
+}
+
+impl Ending {
+    /// Whether the client broke the protocol, so that none of its channels is to be trusted.
+    pub(crate) fn is_violation(&self) -> bool {
+        matches!(
+            self,
+            Self::Oversized { .. } | Self::Malformed { .. } | Self::NotInitialised
+        )
+    }
+}
+
+/// What happens to sessions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "event")]
+#[non_exhaustive]
+pub enum SessionEvent {
+    /// A client got through the link stage with its main channel.
+    Connected {
+        /// The session's id.
+        session: u32,
+        /// Who it is: address and port, or the process behind a Unix socket.
+        peer: String,
+    },
+    /// A session has one more channel.
+    ChannelOpened {
+        /// The session's id.
+        session: u32,
+        /// What the channel is for.
+        channel: ChannelKind,
+        /// Which one of that kind.
+        id: u8,
+    },
+    /// A session is over.
+    Disconnected {
+        /// The session's id.
+        session: u32,
+        /// Who it was.
+        peer: String,
+        /// Why.
+        reason: Ending,
+    },
+    /// A connection did not get through the link stage.
+    Refused {
+        /// Who it was.
+        peer: String,
+        /// Why, in words.
+        reason: String,
+    },
+}
+
+/// Told of everything that happens to sessions. Called on the thread that drives the server, which
+/// must not wait.
+pub trait SessionObserver: Send + Sync {
+    /// Something happened.
+    fn event(&self, event: SessionEvent);
+}
+
+/// Nobody cares.
+impl SessionObserver for () {
+    fn event(&self, _: SessionEvent) {}
+}
+
+/// A server's sessions at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ServerInfo {
+    /// In the order of their ids.
+    pub sessions: Vec<SessionInfo>,
+}
+
+/// A session at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SessionInfo {
+    /// Its id (`connection_id` on the wire).
+    pub id: u32,
+    /// Who it is.
+    pub peer: String,
+    /// Who draws the pointer.
+    pub mouse_mode: MouseMode,
+    /// The last measured round trip of the main channel, in microseconds.
+    pub round_trip_us: Option<u64>,
+    /// Its open channels.
+    pub channels: Vec<ChannelInfo>,
+}
+
+/// A channel at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ChannelInfo {
+    /// What it is for.
+    pub kind: ChannelKind,
+    /// Which one of that kind.
+    pub id: u8,
+    /// Bytes that came from the client, without the link stage.
+    pub bytes_in: u64,
+    /// Bytes that went to the client, without the link stage.
+    pub bytes_out: u64,
+}
+
+/// A session's shared state.
+pub(crate) struct Session {
+    pub(crate) id: u32,
+    pub(crate) peer: String,
+    ended: watch::Sender<Option<Ending>>,
+    channels: Mutex<Vec<Arc<Channel>>>,
+    wanted_mode: Mutex<Option<MouseMode>>,
+    round_trip: AtomicU64,
+}
+
+/// One open channel.
+pub(crate) struct Channel {
+    pub(crate) kind: ChannelKind,
+    pub(crate) id: u8,
+    pub(crate) traffic: Arc<Traffic>,
+    pub(crate) replaced: Notify,
+}
+
+const NOT_MEASURED: u64 = u64::MAX;
+/// Channels that one session may have at a time; far more than there are kinds and displays.
+const MAX_CHANNELS: usize = 64;
+
+impl Session {
+    pub(crate) fn new(id: u32, peer: String) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            peer,
+            ended: watch::Sender::new(None),
+            channels: Mutex::default(),
+            wanted_mode: Mutex::default(),
+            round_trip: AtomicU64::new(NOT_MEASURED),
+        })
+    }
+
+    /// Ends all channels. The first reason stays.
+    pub(crate) fn end(&self, reason: Ending) {
+        self.ended.send_if_modified(|ended| {
+            let first = ended.is_none();
+            ended.get_or_insert(reason);
+            first
+        });
+    }
+
+    /// Waits for the end.
+    pub(crate) async fn ended(&self) -> Ending {
+        let mut ended = self.ended.subscribe();
+        match ended.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or(Ending::Closed),
+            Err(_) => Ending::Closed,
+        }
+    }
+
+    pub(crate) fn has_ended(&self) -> Option<Ending> {
+        self.ended.borrow().clone()
+    }
+
+    /// Opens a channel; the same one opened before ends. `None` if there are too many.
+    pub(crate) fn open(&self, kind: ChannelKind, id: u8) -> Option<Arc<Channel>> {
+        let mut channels = self.channels.lock();
+        channels.retain(|channel| {
+            let same = channel.kind == kind && channel.id == id;
+            if same {
+                channel.replaced.notify_one();
+            }
+            !same
+        });
+        if channels.len() >= MAX_CHANNELS {
+            return None;
+        }
+        let channel = Arc::new(Channel {
+            kind,
+            id,
+            traffic: Arc::default(),
+            replaced: Notify::new(),
+        });
+        channels.push(channel.clone());
+        Some(channel)
+    }
+
+    pub(crate) fn close(&self, channel: &Arc<Channel>) {
+        self.channels
+            .lock()
+            .retain(|open| !Arc::ptr_eq(open, channel));
+    }
+
+    pub(crate) fn want_mode(&self, mode: MouseMode) {
+        *self.wanted_mode.lock() = Some(mode);
+    }
+
+    /// Who draws the pointer, given whether the guest has an absolute one. The client's wish
+    /// counts where there is a choice.
+    pub(crate) fn mouse_mode(&self, absolute: bool) -> MouseMode {
+        match *self.wanted_mode.lock() {
+            _ if !absolute => MouseMode::Server,
+            Some(mode) => mode,
+            None => MouseMode::Client,
+        }
+    }
+
+    pub(crate) fn measured(&self, round_trip: Duration) {
+        let micros = u64::try_from(round_trip.as_micros()).unwrap_or(NOT_MEASURED - 1);
+        self.round_trip.store(micros, Ordering::Relaxed);
+    }
+
+    pub(crate) fn info(&self, absolute: bool) -> SessionInfo {
+        let channels = self.channels.lock();
+        let round_trip = self.round_trip.load(Ordering::Relaxed);
+        SessionInfo {
+            id: self.id,
+            peer: self.peer.clone(),
+            mouse_mode: self.mouse_mode(absolute),
+            round_trip_us: (round_trip != NOT_MEASURED).then_some(round_trip),
+            channels: channels
+                .iter()
+                .map(|channel| ChannelInfo {
+                    kind: channel.kind,
+                    id: channel.id,
+                    bytes_in: channel.traffic.received.load(Ordering::Relaxed),
+                    bytes_out: channel.traffic.sent.load(Ordering::Relaxed),
+                })
+                .collect(),
+        }
+    }
+}
