@@ -1,1 +1,20 @@
-//! Placeholder.
+//! The virtio-pci transport and the virtio devices, one folder a device.
+//!
+//! Section numbers are those of the Virtual I/O Device specification, version 1.2. A device here
+//! implements [`VirtioDevice`] and knows nothing of PCI; [`VirtioPci`] carries it. Nothing here
+//! starts a thread: each queue has an eventfd, and whichever thread waits on it calls
+//! [`VirtioPci::process_queue`].
+
+pub mod block;
+mod device;
+pub mod input;
+mod queue;
+#[cfg(test)]
+mod testing;
+mod transport;
+
+pub use block::{Block, BlockConfig, BlockError, BlockWorker};
+pub use device::{DeviceType, VirtioDevice};
+pub use input::{Button, Keyboard, Leds, Tablet};
+pub use queue::{Chain, Segment, Virtqueue};
+pub use transport::{NotifyRegistrar, VirtioPci, VirtioPciError, VirtioPciState};

@@ -123,7 +123,10 @@ impl PciRoot {
     /// no function.
     pub fn config_read(&self, address: PciAddress, offset: u16, data: &mut [u8]) {
         match self.function(address) {
-            Some(function) => function.config().lock().read(offset, data),
+            Some(function) => {
+                function.config_reading(offset, data.len());
+                function.config().lock().read(offset, data);
+            }
             None => data.fill(0xff),
         }
     }

@@ -1,0 +1,114 @@
+//! Requests by plain system calls: where io_uring is refused, and for the rest of a transfer that
+//! the kernel did not do whole.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+
+/// Which way the bytes go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Direction {
+    /// From the disk to the guest.
+    Read,
+    /// From the guest to the disk; durable at once if so.
+    Write { durable: bool },
+}
+
+impl Direction {
+    /// The `RWF_*` flags for it.
+    pub(crate) fn flags(self) -> i32 {
+        match self {
+            Self::Write { durable: true } => libc::RWF_DSYNC,
+            _ => 0,
+        }
+    }
+}
+
+/// How many buffers the kernel takes in one call (`IOV_MAX`).
+pub(crate) const MAX_BUFFERS: usize = 1024;
+
+/// Moves all of `buffers` at `offset`.
+///
+/// # Errors
+/// Whatever the host says; `UnexpectedEof` where the file ends.
+///
+/// # Safety
+/// Every buffer is mapped, and if `direction` is [`Direction::Read`] writable, until this returns.
+pub(crate) unsafe fn transfer(
+    file: &File,
+    direction: Direction,
+    mut offset: u64,
+    buffers: &mut [libc::iovec],
+) -> io::Result<()> {
+    let mut rest = buffers;
+    while !rest.is_empty() {
+        let at = libc::off64_t::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let count = rest.len().min(MAX_BUFFERS) as i32;
+        let (fd, first, flags) = (file.as_raw_fd(), rest.as_ptr(), direction.flags());
+        // SAFETY: the descriptor is open while `file` is borrowed, `first` points to `count`
+        // iovecs, and the caller vouches for what they point to.
+        let moved = unsafe {
+            match direction {
+                Direction::Read => libc::preadv2(fd, first, count, at, flags),
+                Direction::Write { .. } => libc::pwritev2(fd, first, count, at, flags),
+            }
+        };
+        match usize::try_from(moved) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(moved) => {
+                offset = offset.saturating_add(moved as u64);
+                rest = advance(rest, moved);
+            }
+            Err(_) => {
+                let error = io::Error::last_os_error();
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What of `buffers` is left after their first `moved` bytes.
+pub(crate) fn advance(buffers: &mut [libc::iovec], mut moved: usize) -> &mut [libc::iovec] {
+    let mut done = 0;
+    for buffer in buffers.iter_mut() {
+        if moved < buffer.iov_len {
+            buffer.iov_base = buffer.iov_base.wrapping_byte_add(moved);
+            buffer.iov_len -= moved;
+            break;
+        }
+        moved -= buffer.iov_len;
+        done += 1;
+    }
+    &mut buffers[done..]
+}
+
+/// Changes the allocation of `len` bytes from `offset` (`fallocate(2)`).
+pub(crate) fn allocate(file: &File, mode: i32, offset: u64, len: u64) -> io::Result<()> {
+    let number = |value| libc::off64_t::try_from(value).map_err(|_| io::ErrorKind::InvalidInput);
+    let (offset, len) = (number(offset)?, number(len)?);
+    // SAFETY: the descriptor is open while `file` is borrowed; the rest is numbers.
+    match unsafe { libc::fallocate64(file.as_raw_fd(), mode, offset, len) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Zeroes to write, aligned so that they go past the page cache too.
+#[repr(align(4096))]
+struct Zeroes([u8; 64 << 10]);
+
+static ZEROES: Zeroes = Zeroes([0; 64 << 10]);
+
+/// Writes `len` zeroes from `offset`.
+pub(crate) fn write_zeroes(file: &File, offset: u64, len: u64) -> io::Result<()> {
+    let step = ZEROES.0.len() as u64;
+    for start in (0..len).step_by(ZEROES.0.len()) {
+        let now = step.min(len - start) as usize;
+        file.write_all_at(&ZEROES.0[..now], offset.saturating_add(start))?;
+    }
+    Ok(())
+}
