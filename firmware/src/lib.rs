@@ -1,1 +1,13 @@
-//! Placeholder.
+//! What guest firmware, and a kernel booted without it, expects to find.
+//!
+//! - [`fw_cfg`]: the device through which firmware asks its monitor;
+//! - [`acpi`]: tables, handed to firmware or placed in memory, from one builder;
+//! - [`smbios`]: who made the machine;
+//! - [`place`]: where a firmware image goes;
+//! - [`paths`]: where distributions keep such images.
+
+pub mod acpi;
+pub mod fw_cfg;
+pub mod paths;
+pub mod place;
+pub mod smbios;
