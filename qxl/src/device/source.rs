@@ -1,0 +1,89 @@
+//! The display as a server reads it.
+
+use std::sync::Weak;
+use std::sync::atomic::Ordering;
+
+use caraway_spice::{
+    ClientCapabilities, CursorState, DisplayObserver, DisplaySource, HeadRequest, Layout, Rect,
+    Size,
+};
+use zerocopy::IntoBytes;
+
+use super::{Qxl, interrupts};
+
+/// The pixels of one monitor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Screenshot {
+    /// Pixels across and down.
+    pub size: Size,
+    /// Four bytes a pixel: blue, green, red, nothing; rows from the top without gaps.
+    pub pixels: Vec<u8>,
+}
+
+impl Qxl {
+    /// What monitor `head` (counted from 0 in the layout) shows now; `None` if there is no such
+    /// monitor or nothing to see.
+    #[must_use]
+    pub fn screenshot(&self, head: usize) -> Option<Screenshot> {
+        let layout = self.layout();
+        let area = layout.heads.get(head)?.area;
+        let size = Size {
+            width: area.width(),
+            height: area.height(),
+        };
+        let mut pixels = vec![0; size.width as usize * size.height as usize * 4];
+        let read = self.read(layout.generation, area, &mut pixels);
+        read.then_some(Screenshot { size, pixels })
+    }
+}
+
+impl DisplaySource for Qxl {
+    fn layout(&self) -> Layout {
+        self.refresh_if_stale();
+        self.screen.read().layout(self.config.heads)
+    }
+
+    fn read(&self, generation: u64, area: Rect, pixels: &mut [u8]) -> bool {
+        let screen = self.screen.read();
+        let Some(canvas) = screen.canvas.as_ref() else {
+            return false;
+        };
+        let (width, height) = (area.width() as usize, area.height() as usize);
+        let inside = !area.is_empty() && area.intersection(canvas.area()) == area;
+        if screen.generation != generation || !inside || pixels.len() != width * height * 4 {
+            return false;
+        }
+        let rows = (area.top as u32..).zip(pixels.chunks_exact_mut(width * 4));
+        for (y, row) in rows {
+            match canvas.row(area.left as u32, y, area.width()) {
+                Some(from) => row.copy_from_slice(from.as_bytes()),
+                None => return false,
+            }
+        }
+        true
+    }
+
+    fn cursor(&self) -> CursorState {
+        self.cursor.lock().clone()
+    }
+
+    fn observe(&self, observer: Weak<dyn DisplayObserver>) {
+        self.observers.lock().push(observer);
+    }
+
+    fn clients_changed(&self, clients: ClientCapabilities) {
+        self.clients_present
+            .store(clients.present, Ordering::SeqCst);
+        let core = self.core.lock();
+        if self.rom.set_clients(clients.present, clients.bits) {
+            self.interrupts.raise(&self.ram, interrupts::CLIENT);
+        }
+        drop(core);
+        // Whoever comes wants to see something now.
+        self.wake();
+    }
+
+    fn request_heads(&self, heads: &[HeadRequest]) -> bool {
+        self.wish_for_heads(heads)
+    }
+}

@@ -1,0 +1,116 @@
+//! Surfaces off screen.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::memslots::Slots;
+use crate::canvas::Canvas;
+use crate::command::{CommandError, SurfaceShape};
+use crate::config::QxlConfig;
+
+/// A surface off screen.
+pub(super) struct Surface {
+    pub(super) canvas: Canvas,
+    pub(super) shape: SurfaceShape,
+}
+
+/// All surfaces but the primary one, by id; their canvases take no more host memory than the guest
+/// has memory for surfaces.
+pub(super) struct Surfaces {
+    all: BTreeMap<u32, Surface>,
+    /// How many ids there are.
+    ids: u32,
+    /// Pixels that all canvases may have together.
+    most: u64,
+}
+
+/// A surface in a snapshot; its pixels are in guest memory.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SurfaceState {
+    id: u32,
+    shape: SurfaceShape,
+}
+
+impl Surfaces {
+    pub(super) fn new(config: &QxlConfig) -> Self {
+        let bytes = config.ram + config.vram.max(config.vram64.unwrap_or(0));
+        Self {
+            all: BTreeMap::new(),
+            ids: config.surfaces,
+            most: bytes / 4,
+        }
+    }
+
+    /// Makes surface `id`, in place of one that may be there.
+    pub(super) fn create(
+        &mut self,
+        slots: &Slots,
+        id: u32,
+        shape: SurfaceShape,
+    ) -> Result<(), CommandError> {
+        CommandError::at_most("surface id", id, self.ids - 1)?;
+        let place = slots.resolve(shape.data, shape.len())?;
+        self.all.remove(&id);
+        let pixels = |shape: &SurfaceShape| u64::from(shape.width) * u64::from(shape.height);
+        let used: u64 = self
+            .all
+            .values()
+            .map(|surface| pixels(&surface.shape))
+            .sum();
+        CommandError::at_most("pixels of all surfaces", used + pixels(&shape), self.most)?;
+        let mut canvas = Canvas::new(shape.size());
+        if shape.keep {
+            shape.load(&place, &mut canvas);
+        }
+        self.all.insert(id, Surface { canvas, shape });
+        Ok(())
+    }
+
+    pub(super) fn get(&self, id: u32) -> Option<&Surface> {
+        self.all.get(&id)
+    }
+
+    pub(super) fn get_mut(&mut self, id: u32) -> Option<&mut Surface> {
+        self.all.get_mut(&id)
+    }
+
+    pub(super) fn destroy(&mut self, id: u32) {
+        self.all.remove(&id);
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.all.clear();
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = &Surface> {
+        self.all.values()
+    }
+
+    pub(super) fn save(&self) -> Vec<SurfaceState> {
+        let state = |(&id, surface): (&u32, &Surface)| SurfaceState {
+            id,
+            shape: surface.shape,
+        };
+        self.all.iter().map(state).collect()
+    }
+
+    /// Takes saved surfaces on, with the pixels that are in guest memory.
+    pub(super) fn restore(
+        &mut self,
+        slots: &Slots,
+        states: &[SurfaceState],
+    ) -> Result<(), CommandError> {
+        self.clear();
+        for state in states {
+            let keep = true;
+            let kept = SurfaceShape {
+                keep,
+                ..state.shape
+            };
+            self.create(slots, state.id, kept)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,1 @@
+//! Tests of the whole device through what a guest and a server see.
