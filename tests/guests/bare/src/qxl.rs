@@ -1,0 +1,371 @@
+//! The QXL device: a small driver that draws one deterministic picture and looks at it.
+
+use core::sync::atomic::{Ordering, fence};
+
+use crate::cpu::{out8, read, wait_until, write};
+use crate::ensure;
+use crate::failure::{Outcome, Why, why};
+use crate::pci::Function;
+use crate::say;
+use crate::start_info::StartInfo;
+
+const VENDOR: u16 = 0x1b36;
+const DEVICE: u16 = 0x0100;
+
+const WIDTH: u32 = 640;
+const HEIGHT: u32 = 480;
+const STRIDE: u32 = WIDTH * 4;
+
+/// I/O ports, from BAR 3's start.
+mod port {
+    pub const NOTIFY_CMD: u16 = 0;
+    pub const UPDATE_AREA: u16 = 2;
+    pub const NOTIFY_OOM: u16 = 4;
+    pub const RESET: u16 = 5;
+    pub const MEMSLOT_ADD: u16 = 8;
+    pub const CREATE_PRIMARY: u16 = 12;
+    pub const FLUSH_RELEASE: u16 = 23;
+    pub const MONITORS_CONFIG: u16 = 24;
+}
+
+/// Offsets in QXLRom.
+mod rom {
+    pub const MAGIC: u64 = 0x00;
+    pub const PAGES_OFFSET: u64 = 0x20;
+    pub const RAM_HEADER_OFFSET: u64 = 0x2c;
+    pub const SLOTS_START: u64 = 0x40;
+}
+
+/// Offsets in QXLRam.
+mod ram {
+    pub const MAGIC: u64 = 0x0000;
+    pub const INT_PENDING: u64 = 0x0004;
+    pub const CMD_RING: u64 = 0x100c;
+    pub const CURSOR_RING: u64 = 0x1220;
+    pub const RELEASE_RING: u64 = 0x1434;
+    pub const UPDATE_RECT: u64 = 0x1488;
+    pub const UPDATE_SURFACE: u64 = 0x1498;
+    pub const MEM_SLOT: u64 = 0x149c;
+    pub const CREATE_SURFACE: u64 = 0x14ac;
+    pub const MONITORS_CONFIG: u64 = 0x14dc;
+}
+
+const INTERRUPT_IO_CMD: u32 = 4;
+
+const COMMAND_DRAW: u32 = 1;
+const COMMAND_CURSOR: u32 = 3;
+const DRAW_FILL: u8 = 1;
+const DRAW_COPY: u8 = 3;
+const DRAW_COPY_BITS: u8 = 4;
+const PUT: u16 = 8;
+const EFFECT_OPAQUE: u8 = 1;
+const FORMAT_32: u8 = 8;
+const SURFACE_32: u32 = 32;
+
+#[derive(Clone, Copy)]
+struct Rect {
+    left: u32,
+    top: u32,
+    right: u32,
+    bottom: u32,
+}
+
+const fn rect(left: u32, top: u32, width: u32, height: u32) -> Rect {
+    Rect {
+        left,
+        top,
+        right: left + width,
+        bottom: top + height,
+    }
+}
+
+/// A device in native mode.
+struct Qxl {
+    ports: u16,
+    /// BAR 0.
+    memory: u64,
+    /// QXLRam.
+    ram: u64,
+    slot: u64,
+    /// The next free byte for commands, in BAR 0.
+    free: u64,
+    /// Commands given to the device so far; each has its address as its release id.
+    given: u64,
+}
+
+impl Qxl {
+    fn open() -> Result<Self, Why> {
+        let function =
+            Function::find(VENDOR, DEVICE).ok_or_else(|| why(format_args!("no QXL device")))?;
+        let bar = |index| {
+            function
+                .bar(index)
+                .ok_or_else(|| why(format_args!("BAR {index} is not there")))
+        };
+        let (memory, rom, ports) = (bar(0)?.start, bar(2)?.start, bar(3)?.start as u16);
+        let magic: u32 = read(rom + rom::MAGIC);
+        ensure!(
+            magic == u32::from_le_bytes(*b"QXRO"),
+            "the ROM's magic is {magic:#x}"
+        );
+        out8(ports + port::RESET, 0);
+        let header = u64::from(read::<u32>(rom + rom::RAM_HEADER_OFFSET));
+        let ram = memory + header;
+        let magic: u32 = read(ram + ram::MAGIC);
+        ensure!(
+            magic == u32::from_le_bytes(*b"QXRA"),
+            "the RAM's magic is {magic:#x}"
+        );
+        let slot: u8 = read(rom + rom::SLOTS_START);
+        write(ram + ram::MEM_SLOT, memory);
+        write(ram + ram::MEM_SLOT + 8, ram);
+        out8(ports + port::MEMSLOT_ADD, slot);
+        let free = memory + u64::from(read::<u32>(rom + rom::PAGES_OFFSET));
+        Ok(Self {
+            ports,
+            memory,
+            ram,
+            slot: u64::from(slot),
+            free,
+            given: 0,
+        })
+    }
+
+    /// What the device calls an address in BAR 0.
+    fn address(&self, at: u64) -> u64 {
+        self.slot << 56 | (at - self.memory)
+    }
+
+    fn create_primary(&self) {
+        let fields = [WIDTH, HEIGHT, STRIDE, SURFACE_32, 0, 0, 0, 0];
+        for (index, field) in (0..).zip(fields) {
+            write(self.ram + ram::CREATE_SURFACE + 4 * index, field);
+        }
+        write(
+            self.ram + ram::CREATE_SURFACE + 32,
+            self.address(self.memory),
+        );
+        out8(self.ports + port::CREATE_PRIMARY, 0);
+    }
+
+    fn set_monitors(&mut self) -> Outcome {
+        let config = self.allocate(32);
+        write(config, 1_u16);
+        write(config + 2, 1_u16);
+        for (index, field) in (0..).zip([0, 0, WIDTH, HEIGHT, 0, 0, 0]) {
+            write(config + 4 + 4 * index, field);
+        }
+        write(self.ram + ram::MONITORS_CONFIG, self.address(config));
+        write(self.ram + ram::INT_PENDING, 0_u32);
+        out8(self.ports + port::MONITORS_CONFIG, 0);
+        let pending = self.ram + ram::INT_PENDING;
+        let done = wait_until(|| read::<u32>(pending) & INTERRUPT_IO_CMD != 0);
+        ensure!(done, "the monitors config is never taken");
+        Ok(())
+    }
+
+    /// Zeroed memory in the command pages; it is never given back, the picture is small.
+    fn allocate(&mut self, size: u64) -> u64 {
+        let start = self.free;
+        self.free += size.next_multiple_of(8);
+        for at in (start..self.free).step_by(8) {
+            write(at, 0_u64);
+        }
+        start
+    }
+
+    /// Puts a command into one of the rings.
+    fn push(&mut self, ring: u64, kind: u32, command: u64) -> Outcome {
+        let ring = self.ram + ring;
+        let items: u32 = read(ring);
+        let room = wait_until(|| read::<u32>(ring + 4).wrapping_sub(read(ring + 12)) < items);
+        ensure!(room, "the ring stays full");
+        let produced: u32 = read(ring + 4);
+        let item = ring + 20 + 16 * u64::from(produced % items);
+        write(item, self.address(command));
+        write(item + 8, kind);
+        fence(Ordering::SeqCst);
+        let produced = produced.wrapping_add(1);
+        write(ring + 4, produced);
+        fence(Ordering::SeqCst);
+        if read::<u32>(ring + 8) == produced {
+            out8(self.ports + port::NOTIFY_CMD, 0);
+        }
+        Ok(())
+    }
+
+    /// A command of this size that knows its release id.
+    fn command(&mut self, size: u64) -> u64 {
+        self.given += 1;
+        let command = self.allocate(size);
+        write(command, command);
+        command
+    }
+
+    fn drawable(&mut self, kind: u8, area: Rect) -> u64 {
+        let drawable = self.command(192);
+        write(drawable + 12, EFFECT_OPAQUE);
+        write(drawable + 13, kind);
+        write_rect(drawable + 31, area);
+        for index in 0..3 {
+            write(drawable + 63 + 4 * index, -1_i32);
+        }
+        drawable
+    }
+
+    fn fill(&mut self, area: Rect, colour: u32) -> Outcome {
+        let drawable = self.drawable(DRAW_FILL, area);
+        write(drawable + 123, 1_u32); // a solid brush
+        write(drawable + 127, colour);
+        write(drawable + 143, PUT);
+        self.push(ram::CMD_RING, COMMAND_DRAW, drawable)
+    }
+
+    fn copy_bits(&mut self, area: Rect, from: (u32, u32)) -> Outcome {
+        let drawable = self.drawable(DRAW_COPY_BITS, area);
+        write(drawable + 123, from.0);
+        write(drawable + 127, from.1);
+        self.push(ram::CMD_RING, COMMAND_DRAW, drawable)
+    }
+
+    /// Draws a bitmap of `area`'s size, each pixel by its place in it.
+    fn copy(&mut self, area: Rect, pixel: impl Fn(u32, u32) -> u32) -> Outcome {
+        let (width, height) = (area.right - area.left, area.bottom - area.top);
+        let size = u64::from(width * height * 4);
+        let data = self.allocate(20 + size);
+        write(data, size as u32);
+        for y in 0..height {
+            for x in 0..width {
+                write(data + 20 + u64::from((y * width + x) * 4), pixel(x, y));
+            }
+        }
+        let image = self.allocate(48);
+        let drawable = self.drawable(DRAW_COPY, area);
+        write(image, u64::from(self.given as u32) << 32);
+        write(image + 10, width);
+        write(image + 14, height);
+        write(image + 18, FORMAT_32);
+        write(image + 19, 4_u8); // top down
+        write(image + 20, width);
+        write(image + 24, height);
+        write(image + 28, width * 4);
+        write(image + 40, self.address(data));
+        write(drawable + 123, self.address(image));
+        write_rect(drawable + 131, rect(0, 0, width, height));
+        write(drawable + 147, PUT);
+        self.push(ram::CMD_RING, COMMAND_DRAW, drawable)
+    }
+
+    /// A 16 × 16 cursor, a red square with a clear middle, at a place.
+    fn set_cursor(&mut self, x: i16, y: i16) -> Outcome {
+        const SIDE: u32 = 16;
+        let cursor = self.allocate(42 + u64::from(SIDE * SIDE * 4));
+        write(cursor, 1_u64);
+        write(cursor + 8, 0_u16); // with alpha
+        write(cursor + 10, SIDE as u16);
+        write(cursor + 12, SIDE as u16);
+        write(cursor + 18, SIDE * SIDE * 4);
+        write(cursor + 22, SIDE * SIDE * 4);
+        for pixel in 0..SIDE * SIDE {
+            let clear = (4..12).contains(&(pixel % SIDE)) && (4..12).contains(&(pixel / SIDE));
+            let colour: u32 = if clear { 0 } else { 0xffff_0000 };
+            write(cursor + 42 + u64::from(pixel * 4), colour);
+        }
+        let command = self.command(152);
+        write(command + 9, x);
+        write(command + 11, y);
+        write(command + 13, 1_u8);
+        write(command + 14, self.address(cursor));
+        self.push(ram::CURSOR_RING, COMMAND_CURSOR, command)
+    }
+
+    /// Has the device draw up to here, and reads a pixel of the primary surface.
+    fn pixel(&self, x: u32, y: u32) -> u32 {
+        write_rect(self.ram + ram::UPDATE_RECT, rect(0, 0, WIDTH, HEIGHT));
+        write(self.ram + ram::UPDATE_SURFACE, 0_u32);
+        out8(self.ports + port::UPDATE_AREA, 0);
+        read::<u32>(self.memory + u64::from(y * STRIDE + x * 4)) & 0xff_ffff
+    }
+
+    /// Takes what the device gave back; how many commands that is. A ring entry is a chain: each
+    /// command's first word, its id before, is now the id of the next.
+    fn collect(&self) -> Result<u64, Why> {
+        let ring = self.ram + ram::RELEASE_RING;
+        let mut count = 0;
+        while read::<u32>(ring + 12) != read::<u32>(ring + 4) {
+            let consumed: u32 = read(ring + 12);
+            let items: u32 = read(ring);
+            let mut id: u64 = read(ring + 20 + 8 * u64::from(consumed % items));
+            while id != 0 {
+                count += 1;
+                let ours = (self.memory..self.free).contains(&id) && count <= self.given;
+                ensure!(ours, "{id:#x} is given back, which was not taken");
+                id = read(id);
+            }
+            let next = consumed.wrapping_add(1);
+            write(ring + 12, next);
+            if read::<u32>(ring + 16) == next {
+                out8(self.ports + port::NOTIFY_CMD, 0);
+            }
+        }
+        Ok(count)
+    }
+
+    /// Asks for everything back, as a driver short of memory does, and counts.
+    fn collect_all(&self) -> Result<u64, Why> {
+        let mut count = self.collect()?;
+        for _ in 0..100 {
+            if count == self.given {
+                break;
+            }
+            out8(self.ports + port::NOTIFY_OOM, 0);
+            out8(self.ports + port::FLUSH_RELEASE, 0);
+            count += self.collect()?;
+        }
+        Ok(count)
+    }
+}
+
+/// `top, left, bottom, right`, as QXL has it.
+fn write_rect(at: u64, rect: Rect) {
+    for (index, side) in (0..).zip([rect.top, rect.left, rect.bottom, rect.right]) {
+        write(at + 4 * index, side);
+    }
+}
+
+/// Draws the picture and reads pixels of it back; says how many commands were given back.
+pub fn test(_: &StartInfo) -> Outcome {
+    let mut qxl = Qxl::open()?;
+    qxl.create_primary();
+    qxl.set_monitors()?;
+    qxl.fill(rect(0, 0, WIDTH, HEIGHT), 0x20_4060)?;
+    qxl.copy(rect(32, 32, 256, 128), |x, y| {
+        x << 16 | y << 9 | (x ^ y) & 0xff
+    })?;
+    qxl.copy_bits(rect(320, 32, 256, 128), (32, 32))?;
+    for step in 0..40 {
+        qxl.fill(
+            rect(32 + 14 * step, 200, 10, 200),
+            0x06_0000 * step + 0x00_f0_10,
+        )?;
+    }
+    qxl.set_cursor(300, 300)?;
+    for (x, y, wanted) in [
+        (0, 0, 0x20_4060),
+        (32, 32, 0),
+        (132, 64, 100 << 16 | 32 << 9 | 100 ^ 32),
+        (420, 64, 100 << 16 | 32 << 9 | 100 ^ 32),
+        (32, 399, 0x00_f010),
+        (32 + 14 * 39, 200, 0x06_0000 * 39 + 0x00_f010),
+    ] {
+        let found = qxl.pixel(x, y);
+        ensure!(
+            found == wanted,
+            "pixel {x},{y} is {found:#08x}, not {wanted:#08x}"
+        );
+    }
+    let released = qxl.collect_all()?;
+    say!("qxl released {released} of {}", qxl.given);
+    ensure!(released > 0, "no command is ever given back");
+    Ok(())
+}
