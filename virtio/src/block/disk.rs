@@ -64,7 +64,8 @@ pub(crate) struct Disk {
     /// Dropped first: it waits for the kernel to leave the slots alone.
     ring: Option<Ring>,
     slots: Vec<Option<Slot>>,
-    in_flight: usize,
+    /// Which slots are free.
+    free: Vec<usize>,
     image: Image,
     serial: [u8; SERIAL],
     pub(crate) queue: Option<Arc<Virtqueue>>,
@@ -83,7 +84,7 @@ impl Disk {
         Self {
             ring,
             slots: (0..QUEUE_SIZE).map(|_| None).collect(),
-            in_flight: 0,
+            free: (0..usize::from(QUEUE_SIZE)).rev().collect(),
             image,
             serial: padded,
             queue: None,
@@ -98,7 +99,7 @@ impl Disk {
     }
 
     pub(crate) fn is_idle(&self) -> bool {
-        self.in_flight == 0
+        self.free.len() == self.slots.len()
     }
 
     /// Takes what the driver made available, as far as there is room.
@@ -106,12 +107,12 @@ impl Disk {
         let Some(queue) = self.queue.clone() else {
             return;
         };
-        if self.paused || self.in_flight == self.slots.len() {
+        if self.paused || self.free.is_empty() {
             return;
         }
         queue.serve(|chain| {
-            self.begin(&queue, &chain);
-            if self.in_flight == self.slots.len() {
+            self.begin(&queue, chain);
+            if self.free.is_empty() {
                 // A completion comes back here.
                 ControlFlow::Break(())
             } else {
@@ -126,12 +127,10 @@ impl Disk {
     pub(crate) fn take_completions(&mut self) {
         let mut queue = None;
         while let Some((token, result)) = self.ring.as_mut().and_then(Ring::next_completion) {
-            let slot = usize::try_from(token)
-                .ok()
-                .and_then(|index| self.slots.get_mut(index))
-                .and_then(Option::take);
+            let index = token as usize;
+            let slot = self.slots.get_mut(index).and_then(Option::take);
             let Some(mut slot) = slot else { continue };
-            self.in_flight -= 1;
+            self.free.push(index);
             let result = self.settle(&mut slot, result);
             self.finish(&slot, result);
             queue = Some(slot.queue);
@@ -156,14 +155,15 @@ impl Disk {
         }
     }
 
-    fn begin(&mut self, queue: &Arc<Virtqueue>, chain: &Chain) {
+    fn begin(&mut self, queue: &Arc<Virtqueue>, chain: Chain) {
+        let head = chain.head;
         let memory = queue.memory();
         let (sectors, read_only) = (self.image.sectors, self.image.read_only);
         let parsed = match request::parse(memory, chain, sectors, read_only) {
             Ok(parsed) => parsed,
             Err(error) => return queue.fail(&error),
         };
-        let answer = |status, written| answer(queue, chain.head, parsed.status, status, written);
+        let answer = |status, written| answer(queue, head, parsed.status, status, written);
         let direction = Direction::Write {
             durable: self.write_through,
         };
@@ -189,7 +189,7 @@ impl Disk {
         };
         let slot = Slot {
             queue: Arc::clone(queue),
-            head: chain.head,
+            head,
             status: parsed.status,
             work,
             len: request::total(&data),
@@ -214,7 +214,7 @@ impl Disk {
         let Some(ring) = &mut self.ring else {
             return Some(slot);
         };
-        let Some(index) = self.slots.iter().position(Option::is_none) else {
+        let Some(index) = self.free.pop() else {
             return Some(slot);
         };
         let slot = self.slots[index].insert(slot);
@@ -236,11 +236,11 @@ impl Disk {
         // SAFETY: the slot keeps iovecs and guest memory until its completion is taken; ring, slots
         // and image are dropped in this order, and the ring waits for the kernel when dropped.
         match unsafe { ring.push(file, &operation, index as u64) } {
-            Ok(()) => {
-                self.in_flight += 1;
-                None
+            Ok(()) => None,
+            Err(_) => {
+                self.free.push(index);
+                self.slots[index].take()
             }
-            Err(_) => self.slots[index].take(),
         }
     }
 
@@ -287,23 +287,22 @@ impl Disk {
         }
     }
 
-    /// Writes the zeroes one by one where the file system can't make them.
+    /// Writes the zeroes one by one where the file system can't make them, and makes them durable
+    /// if every write must be.
     fn or_write_zeroes(&self, work: Work, done: io::Result<()>) -> io::Result<()> {
-        match (work, done) {
-            (Work::Zero { offset, len, .. }, Err(error)) if is_unsupported(&error) => {
-                let misaligned = [libc::iovec {
-                    iov_base: std::ptr::null_mut(),
-                    iov_len: len as usize,
-                }];
-                let file = self.image.file_for(offset, &misaligned);
-                plain::write_zeroes(file, offset, len)?;
-                if self.write_through {
-                    file.sync_data()?;
-                }
-                Ok(())
+        let Work::Zero { offset, len, .. } = work else {
+            return done;
+        };
+        match done {
+            Err(error) if is_unsupported(&error) => {
+                plain::write_zeroes(self.image.file_for_range(offset, len), offset, len)?;
             }
-            (_, done) => done,
+            done => done?,
         }
+        if self.write_through {
+            self.image.file.sync_data()?;
+        }
+        Ok(())
     }
 
     fn finish(&mut self, slot: &Slot, result: io::Result<()>) {

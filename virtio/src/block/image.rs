@@ -86,7 +86,7 @@ pub(crate) struct Image {
 
 /// What addresses, offsets and lengths must be multiples of to go past the page cache; enough for
 /// every disk that is sold.
-const DIRECT_ALIGNMENT: usize = 4096;
+const DIRECT_ALIGNMENT: u64 = 4096;
 
 impl Image {
     pub(crate) fn open(config: &BlockConfig) -> Result<Self, BlockError> {
@@ -145,13 +145,21 @@ impl Image {
         let Some(buffered) = &self.buffered else {
             return &self.file;
         };
-        let aligned = |value: usize| value.is_multiple_of(DIRECT_ALIGNMENT);
+        let aligned = |value: usize| value.is_multiple_of(DIRECT_ALIGNMENT as usize);
         let fits =
             |buffer: &libc::iovec| aligned(buffer.iov_base as usize) && aligned(buffer.iov_len);
         if aligned(offset as usize) && buffers.iter().all(fits) {
             &self.file
         } else {
             buffered
+        }
+    }
+
+    /// As [`file_for`](Self::file_for), for `len` bytes of an aligned buffer.
+    pub(crate) fn file_for_range(&self, offset: u64, len: u64) -> &File {
+        match &self.buffered {
+            Some(buffered) if !(offset | len).is_multiple_of(DIRECT_ALIGNMENT) => buffered,
+            _ => &self.file,
         }
     }
 }

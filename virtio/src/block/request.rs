@@ -73,12 +73,15 @@ pub(crate) enum ParseError {
 /// Parses `chain` for a disk of `sectors` sectors.
 pub(crate) fn parse(
     memory: &GuestMemory,
-    chain: &Chain,
+    chain: Chain,
     sectors: u64,
     read_only: bool,
 ) -> Result<Parsed, ParseError> {
-    let mut readable = chain.readable.clone();
-    let mut writable = chain.writable.clone();
+    let Chain {
+        mut readable,
+        mut writable,
+        ..
+    } = chain;
     let status = take_last_byte(&mut writable).ok_or(ParseError::NoStatus)?;
     let header: [u8; HEADER as usize] =
         take_front(memory, &mut readable).ok_or(ParseError::NoHeader)?;

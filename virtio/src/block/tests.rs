@@ -435,6 +435,27 @@ fn a_reset_waits_for_what_is_under_way() {
 }
 
 #[test]
+fn a_queue_reset_waits_for_what_is_under_way() {
+    let mut rig = Rig::new(|_| {});
+    rig.header(IN, 1);
+    rig.machine.submit(
+        0,
+        &[
+            readable(HEADER, 16),
+            writable(DATA, 512),
+            writable(STATUS, 1),
+        ],
+    );
+    rig.machine.notify(0);
+    rig.machine.write16(reg::QUEUE_SELECT, 0);
+
+    rig.machine.write16(reg::QUEUE_RESET, 1);
+
+    assert_eq!(rig.machine.get(STATUS), [OK]);
+    assert_eq!(rig.machine.read16(reg::QUEUE_ENABLE), 0);
+}
+
+#[test]
 fn a_worker_serves_until_it_is_stopped() {
     let mut rig = Rig::new(|_| {});
     let (worker, stop) = BlockWorker::new(Arc::clone(&rig.machine.pci)).unwrap();

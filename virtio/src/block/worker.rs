@@ -58,7 +58,7 @@ impl BlockWorker {
         Ok((Self { pci, epoll, stop }, stopper))
     }
 
-    /// Serves the disk.
+    /// Serves the disk until it is stopped, and leaves it paused.
     ///
     /// # Errors
     /// If the host can't wait for events, which leaves the disk unserved.

@@ -299,3 +299,16 @@ fn a_saved_state_with_endless_batches_is_refused() {
 
     assert!(matches!(restored, Err(StateError::Invalid { .. })));
 }
+
+#[test]
+fn a_restored_keyboard_knows_what_is_down() {
+    let machine = keyboard(16);
+    machine.device().key(0x1e, false, true);
+    let saved = machine.device().save();
+    let mut other = keyboard(16);
+
+    other.device().restore(saved).unwrap();
+    other.device().release_all();
+
+    assert_eq!(events(&mut other), [(EV_KEY, 30, 0), SYN]);
+}

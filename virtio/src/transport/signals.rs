@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering};
 
 use caraway_devices::InterruptLine;
 use caraway_devices::pci::Msix;
@@ -12,6 +12,9 @@ use super::status;
 
 /// No vector is assigned (`VIRTIO_MSI_NO_VECTOR`, 4.1.5.1.2).
 pub(crate) const NO_VECTOR: u16 = 0xffff;
+
+/// How many times a driver is heard to break the device before it is only whispered.
+const LOUD_FAILURES: u32 = 16;
 
 /// ISR status bit 0: a queue has used buffers (4.1.4.5).
 const ISR_QUEUE: u8 = 1 << 0;
@@ -23,6 +26,7 @@ pub(crate) struct Signals {
     kind: &'static str,
     status: AtomicU8,
     generation: AtomicU8,
+    failures: AtomicU32,
     config_vector: AtomicU16,
     queue_vectors: Vec<AtomicU16>,
     pub(crate) msix: Mutex<Msix>,
@@ -54,6 +58,7 @@ impl Signals {
             kind,
             status: AtomicU8::new(0),
             generation: AtomicU8::new(0),
+            failures: AtomicU32::new(0),
             config_vector: AtomicU16::new(NO_VECTOR),
             queue_vectors: (0..queues).map(|_| AtomicU16::new(NO_VECTOR)).collect(),
             msix: Mutex::new(msix),
@@ -145,7 +150,12 @@ impl Signals {
         if before & status::NEEDS_RESET != 0 {
             return;
         }
-        tracing::warn!(device = self.kind, %reason, "the driver broke the device; it needs a reset");
+        let device = self.kind;
+        if self.failures.fetch_add(1, Ordering::Relaxed) < LOUD_FAILURES {
+            tracing::warn!(device, %reason, "the driver broke the device; it needs a reset");
+        } else {
+            tracing::debug!(device, %reason, "the driver broke the device; it needs a reset");
+        }
         if before & status::DRIVER_OK != 0 {
             self.config_changed();
         }

@@ -82,6 +82,11 @@ impl<D: VirtioDevice> VirtioPci<D> {
         common.driver_features = state.driver_features;
         common.queue_select = state.queue_select;
         let negotiated = state.status & status::FEATURES_OK != 0;
+        if state.status & status::DRIVER_OK != 0 && !negotiated {
+            let status = state.status;
+            let what = format!("status {status:#x}, with DRIVER_OK and without FEATURES_OK");
+            return Err(Self::invalid(what));
+        }
         if negotiated && state.driver_features & !offered != 0 {
             let features = state.driver_features;
             let what = format!("features {features:#x}, of which {offered:#x} are offered");
@@ -122,7 +127,8 @@ impl<D: VirtioDevice> VirtioPci<D> {
         }
         self.signals.set_config_vector(state.config_vector);
         self.signals.restore_generation(state.generation);
-        self.signals.set_status(state.status);
+        self.signals
+            .set_status(state.status & (status::DRIVERS | status::NEEDS_RESET));
         self.signals
             .update_pin(self.config.lock().is_intx_disabled());
         self.signals.set_isr(state.isr);
