@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::bus::{BusDevice, Registers};
-use crate::clock::{Clock, Nanos, Timer, TimerClient};
+use crate::clock::{Clock, Nanos, Timeline, Timer, TimerClient};
 use crate::interrupt::InterruptLine;
 use crate::state::{StateError, Stateful};
 use crate::system::{SystemControl, SystemEvent};
@@ -102,6 +102,8 @@ pub struct AcpiPmState {
     apm: [u8; 2],
     /// Timer count whose bit 23 was last looked at, so that each change is reported once.
     seen: u64,
+    /// The device's time when this was saved.
+    now: Nanos,
 }
 
 impl AcpiPmState {
@@ -116,6 +118,7 @@ impl AcpiPmState {
             tco: [0; TCO_BYTES],
             apm: [0; 2],
             seen: 0,
+            now: 0,
         }
     }
 }
@@ -123,8 +126,7 @@ impl AcpiPmState {
 /// The power management ports, 0x80 of them from PMBASE.
 pub struct AcpiPm {
     state: AcpiPmState,
-    clock: Arc<dyn Clock>,
-    timer: Arc<dyn Timer>,
+    time: Timeline,
     sci: Arc<dyn InterruptLine>,
     system: Arc<dyn SystemControl>,
 }
@@ -141,8 +143,7 @@ impl AcpiPm {
     ) -> Self {
         let mut pm = Self {
             state: AcpiPmState::new(),
-            clock,
-            timer,
+            time: Timeline::new(clock, timer),
             sci,
             system,
         };
@@ -190,7 +191,7 @@ impl AcpiPm {
     }
 
     fn ticks(&self) -> u64 {
-        let ticks = u128::from(self.clock.now()) * u128::from(PM_TIMER_HZ) / NANOS_PER_SECOND;
+        let ticks = u128::from(self.time.now()) * u128::from(PM_TIMER_HZ) / NANOS_PER_SECOND;
         ticks as u64
     }
 
@@ -210,7 +211,7 @@ impl AcpiPm {
         let mut gpes = state.gpe_sts.iter().zip(&state.gpe_en);
         self.sci.set(pm1 || gpes.any(|(sts, en)| sts & en != 0));
         let waits = state.pm1_en & TMR != 0 && state.pm1_sts & TMR == 0;
-        self.timer.arm(waits.then(|| self.next_change()));
+        self.time.arm(waits.then(|| self.next_change()));
     }
 
     /// When bit 23 of the timer changes next.
@@ -318,10 +319,14 @@ impl Stateful for AcpiPm {
     const VERSION: u32 = 1;
 
     fn save(&self) -> AcpiPmState {
-        self.state.clone()
+        AcpiPmState {
+            now: self.time.now(),
+            ..self.state.clone()
+        }
     }
 
     fn restore(&mut self, state: AcpiPmState) -> Result<(), StateError> {
+        self.time.resume_at(state.now);
         self.state = AcpiPmState {
             pm1_sts: state.pm1_sts & PM1_STS_BITS,
             pm1_en: state.pm1_en & PM1_EN_BITS,
@@ -436,6 +441,19 @@ mod tests {
         assert!(!early);
         assert!(f.sci.level());
         assert_eq!(f.timer.deadline(), None);
+    }
+
+    #[test]
+    fn the_timer_goes_on_where_it_was_saved() {
+        let f = fixture();
+        f.clock.advance(3_000_000_000);
+        let saved = f.pm.save();
+        let mut other = fixture();
+
+        other.pm.restore(saved).unwrap();
+        other.clock.advance(1_000_000_000);
+
+        assert_eq!(other.read32(PM_TMR), 4 * PM_TIMER_HZ as u32);
     }
 
     #[test]

@@ -30,6 +30,48 @@ pub trait TimerClient: Send {
     fn expired(&mut self);
 }
 
+/// A device's own time: a [`Clock`] and a [`Timer`] that go on from where they were saved, whatever
+/// the machine's clock shows after a restore.
+pub struct Timeline {
+    clock: Arc<dyn Clock>,
+    timer: Arc<dyn Timer>,
+    /// How far this is ahead of the clock, modulo 2^64.
+    ahead: Nanos,
+}
+
+impl Timeline {
+    /// A timeline that agrees with `clock`.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>, timer: Arc<dyn Timer>) -> Self {
+        let ahead = 0;
+        Self {
+            clock,
+            timer,
+            ahead,
+        }
+    }
+
+    /// What time it is for the device.
+    #[must_use]
+    pub fn now(&self) -> Nanos {
+        self.clock.now().wrapping_add(self.ahead)
+    }
+
+    /// Goes on from `now`, which [`now`](Self::now) gave when the device was saved.
+    pub fn resume_at(&mut self, now: Nanos) {
+        self.ahead = now.wrapping_sub(self.clock.now());
+    }
+
+    /// Arms the timer for a time of this timeline, or disarms it.
+    pub fn arm(&self, deadline: Option<Nanos>) {
+        let clock = self.clock.now();
+        let now = clock.wrapping_add(self.ahead);
+        let distance = deadline.map(|deadline| deadline.saturating_sub(now));
+        self.timer
+            .arm(distance.map(|distance| clock.saturating_add(distance)));
+    }
+}
+
 /// The host's clocks.
 pub struct RealClock {
     start: Instant,
@@ -144,6 +186,20 @@ impl Timer for FakeTimer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_timeline_goes_on_from_where_it_was_saved() {
+        let (clock, timer) = (FakeClock::new(0), FakeTimer::new());
+        clock.advance(10);
+        let mut timeline = Timeline::new(clock.clone(), timer.clone());
+
+        timeline.resume_at(1000);
+        clock.advance(5);
+        timeline.arm(Some(1100));
+
+        assert_eq!(timeline.now(), 1005);
+        assert_eq!(timer.deadline(), Some(110));
+    }
 
     #[test]
     fn a_stopped_clock_stands_still() {

@@ -5,6 +5,8 @@
 //! no file, so that a test can build it, turn its clock by hand and look at it.
 
 pub mod acpi_pm;
+#[cfg(test)]
+mod any_access;
 pub mod bus;
 pub mod clock;
 pub mod debug;
@@ -12,6 +14,7 @@ pub mod debug_exit;
 pub mod i8042;
 pub mod interrupt;
 pub mod pci;
+pub mod pit;
 pub mod rtc;
 pub mod serial;
 pub mod state;
@@ -19,13 +22,14 @@ pub mod system;
 
 pub use acpi_pm::{AcpiPm, ApmPorts};
 pub use bus::{Bus, BusDevice, BusError, Registers};
-pub use clock::{Clock, FakeClock, FakeTimer, Nanos, RealClock, Timer, TimerClient};
+pub use clock::{Clock, FakeClock, FakeTimer, Nanos, RealClock, Timeline, Timer, TimerClient};
 pub use debug::{DebugPort, PostPort, PvPanic};
 pub use debug_exit::DebugExit;
 pub use i8042::{I8042, I8042Port};
 pub use interrupt::{
     FakeLine, FakeMsi, InterruptLine, MsiError, MsiMessage, MsiProvider, MsiVector, SharedLine,
 };
+pub use pit::{ControlPortB, Pit};
 pub use rtc::Rtc;
 pub use serial::SerialPort;
 pub use state::{Lifecycle, Payload, StateError, Stateful};

@@ -14,6 +14,8 @@ mod mapper;
 mod msix;
 mod ports;
 mod root;
+#[cfg(test)]
+mod tests;
 
 pub use address::{PciAddress, PciAddressError};
 pub use config::{Bar, BarKind, Capability, ConfigSpace, ConfigState, Ids};
