@@ -76,7 +76,6 @@ fn pci_root(machine: &Machine<'_>, aml: &mut Vec<u8>) {
             vec![
                 &eisa_id("PNP0A08"),
                 &Name::new("_CID".into(), &EISAName::new("PNP0A03")),
-                &Name::new("_ADR".into(), &0u8),
                 &Name::new("_UID".into(), &0u8),
                 &Name::new("_CRS".into(), &ResourceTemplate::new(resources)),
                 &Name::new("_PRT".into(), &routes()),

@@ -14,7 +14,7 @@ pub use tables::{PlaceError, Tables};
 
 use caraway_arch::Layout;
 
-/// The I/O ports of power management, where [`fixed`] says they are.
+/// The first I/O port of power management, where the FADT says it is.
 pub const PM_BASE: u16 = 0x600;
 /// How many of them there are.
 pub const PM_PORTS: u8 = 0x80;
