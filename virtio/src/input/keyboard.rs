@@ -59,6 +59,10 @@ impl Model for KeyboardModel {
         }
     }
 
+    fn lights(data: &KeyboardData) -> Leds {
+        data.leds
+    }
+
     fn feedback(data: &mut KeyboardData, event: Event) -> Option<Leds> {
         if event.kind != EV_LED {
             return None;
@@ -76,7 +80,7 @@ impl Model for KeyboardModel {
 
 impl Keyboard {
     /// A keyboard with no key pressed and no light on; `on_leds` hears of every change of the
-    /// lights, on the thread that serves the device.
+    /// lights, on the thread that serves the device or resets it.
     #[must_use]
     pub fn new(on_leds: impl Fn(Leds) + Send + Sync + 'static) -> Self {
         Self {

@@ -53,6 +53,13 @@ pub trait Model: Send + Sync + 'static {
     #[doc(hidden)]
     fn answer(select: u8, subsel: u8) -> Vec<u8>;
 
+    /// The lights that are on.
+    #[doc(hidden)]
+    fn lights(data: &Self::Data) -> Leds {
+        let _ = data;
+        Leds::default()
+    }
+
     /// The driver sent `event`; gives the lights back if it changed them.
     #[doc(hidden)]
     fn feedback(data: &mut Self::Data, event: Event) -> Option<Leds> {
@@ -273,7 +280,13 @@ impl<M: Model> VirtioDevice for Input<M> {
     }
 
     fn reset(&self) {
-        *self.inner.lock() = Inner::default();
+        let before = std::mem::take(&mut *self.inner.lock());
+        let dark = Leds::default();
+        if let Some(on_leds) = &self.on_leds
+            && M::lights(&before.data) != dark
+        {
+            on_leds(dark);
+        }
     }
 
     fn save(&self) -> Self::State {

@@ -251,7 +251,7 @@ fn all_keys_are_released_together() {
 }
 
 #[test]
-fn lights_come_back() {
+fn lights_come_back_and_go_out_at_reset() {
     let seen = Arc::new(PlainMutex::new(Vec::new()));
     let sink = Arc::clone(&seen);
     let mut machine = Machine::ready(Keyboard::new(move |leds| sink.lock().push(leds)));
@@ -271,6 +271,8 @@ fn lights_come_back() {
     assert_eq!(*seen.lock(), [lights]);
     assert_eq!(machine.device().leds(), lights);
     assert_eq!(machine.used(1).len(), 2);
+    machine.write8(reg::STATUS, 0);
+    assert_eq!(seen.lock().last(), Some(&Leds::default()));
 }
 
 #[test]
