@@ -1,2 +1,7 @@
-//! Placeholder.
-fn main() {}
+//! The `caraway` program; all of it is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    caraway::cli::main().into()
+}

@@ -1,0 +1,108 @@
+//! The JSON file that describes a machine, in two stages.
+//!
+//! [`Document`] is the text, [`Config`] what it says, [`MachineSpec`] what will run: every default
+//! and PCI address filled in, every file found, every clash refused.
+
+pub mod boot;
+mod check;
+pub mod disk;
+pub mod display;
+mod document;
+pub mod endpoint;
+mod host;
+pub mod input;
+pub mod link;
+mod locate;
+pub mod memory;
+mod path;
+pub mod policy;
+mod problem;
+mod slots;
+mod spec;
+pub mod spice;
+pub mod units;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+pub use document::{Document, load};
+pub use host::Host;
+pub(crate) use host::meminfo;
+pub use path::{JsonPath, Segment, at};
+pub use problem::{ConfigErrors, Kind, Location, Problem};
+pub use spec::{BootSpec, DiskSpec, DisplaySpec, InputSpec, MachineSpec, PciEntry, SpiceSpec};
+
+/// One virtual machine. Only `boot` is required.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "Caraway machine")]
+pub struct Config {
+    /// For a text editor: where the schema of this file is. Not read.
+    #[serde(rename = "$schema", skip_serializing_if = "Option::is_none")]
+    pub schema: Option<String>,
+    /// The machine's name; that of the config file if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The machine's identity, as SMBIOS tells it; made from file and name if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub uuid: Option<Uuid>,
+    /// Virtual CPUs, 1 to 254; 1 if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 254))]
+    pub cpus: Option<u32>,
+    /// Guest memory, a multiple of 1M; 512M if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<units::Size>,
+    /// What the guest boots.
+    pub boot: boot::Boot,
+    /// The graphics card; none if neither this nor `spice` is given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub display: Option<display::Display>,
+    /// The server that viewers connect to; none if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spice: Option<spice::Spice>,
+    /// Virtio input devices; a tablet if there is a display and this is not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inputs: Option<Vec<input::Input>>,
+    /// Virtio disks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disks: Vec<disk::Disk>,
+    /// Virtio network cards.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nets: Vec<link::Net>,
+    /// The first serial port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub serial: Option<link::Serial>,
+    /// Virtio console ports.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub channels: Vec<link::Channel>,
+    /// The virtio socket device.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vsock: Option<link::Vsock>,
+    /// The virtio memory balloon.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub balloon: Option<memory::Balloon>,
+    /// The virtio source of random numbers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rng: Option<memory::Rng>,
+    /// How the guest's clocks run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clock: Option<policy::Clock>,
+    /// I/O port whose written value ends the machine with that exit code; none if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub debug_exit: Option<u16>,
+    /// What the machine does when the guest ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on: Option<policy::On>,
+}
+
+/// The JSON Schema of [`Config`], as `caraway schema` prints it.
+#[must_use]
+pub fn json_schema() -> String {
+    let schema = schemars::schema_for!(Config);
+    let mut text = serde_json::to_string_pretty(&schema).unwrap_or_default();
+    text.push('\n');
+    text
+}

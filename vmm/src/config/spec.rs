@@ -1,0 +1,296 @@
+//! A machine with nothing left open.
+
+use std::path::PathBuf;
+
+use caraway_devices::pci::PciAddress;
+use uuid::Uuid;
+
+use super::boot::{Boot, Firmware};
+use super::disk::{Disk, DiskFormat};
+use super::display::{Display, DisplayDevice};
+use super::endpoint::{Listen, SerialTo};
+use super::input::{Input, InputDevice};
+use super::link::Serial;
+use super::policy::{Clock, ClockBase, LostTicks, On, OnPanic, OnPoweroff, OnReset, OnResume};
+use super::problem::{ConfigErrors, Problem};
+use super::spice::{Auth, Secret, Spice};
+use super::units::Size;
+use super::{Config, Document};
+
+/// A machine that was checked: every default is filled in, every path is absolute, every id and
+/// PCI address is unique.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MachineSpec {
+    /// The machine's name.
+    pub name: String,
+    /// Its identity.
+    pub uuid: Uuid,
+    /// Virtual CPUs, 1 to 254.
+    pub cpus: u8,
+    /// Bytes of guest memory, a multiple of 1 MiB.
+    pub memory: u64,
+    /// What it boots.
+    pub boot: BootSpec,
+    /// Its graphics card.
+    pub display: Option<DisplaySpec>,
+    /// The SPICE server; only with a display.
+    pub spice: Option<SpiceSpec>,
+    /// Virtio input devices.
+    pub inputs: Vec<InputSpec>,
+    /// Virtio disks.
+    pub disks: Vec<DiskSpec>,
+    /// Where the first serial port's bytes go.
+    pub serial: SerialTo,
+    /// What the CMOS clock shows.
+    pub clock_base: ClockBase,
+    /// What becomes of ticks that the guest could not take.
+    pub lost_ticks: LostTicks,
+    /// What the guest's time does after a pause.
+    pub on_resume: OnResume,
+    /// I/O port whose written value ends the machine.
+    pub debug_exit: Option<u16>,
+    /// What follows a power-off.
+    pub on_poweroff: OnPoweroff,
+    /// What follows a reset.
+    pub on_reset: OnReset,
+    /// What follows a panic.
+    pub on_panic: OnPanic,
+    /// What is accepted but not done yet; worth a line to whoever runs it.
+    pub notes: Vec<String>,
+    /// Where all of it was read, for errors that show up only when it runs.
+    pub document: Document,
+}
+
+/// What a machine boots.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BootSpec {
+    /// A flat firmware image that ends at 4 GiB.
+    Firmware {
+        /// As the config names it.
+        name: Firmware,
+        /// The image.
+        path: PathBuf,
+    },
+    /// A kernel, without firmware.
+    Kernel {
+        /// A bzImage or an ELF with a PVH entry.
+        path: PathBuf,
+        /// Its initial RAM disk.
+        initrd: Option<PathBuf>,
+        /// Its command line.
+        cmdline: String,
+    },
+}
+
+/// A graphics card.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DisplaySpec {
+    /// Its id.
+    pub id: String,
+    /// Its PCI address.
+    pub address: PciAddress,
+    /// Its model.
+    pub device: DisplayDevice,
+    /// The most monitors, 1 to 16.
+    pub heads: u32,
+    /// Bytes of video memory, a power of two from 16 MiB to 512 MiB.
+    pub vram: u64,
+    /// Its option ROM, which a machine with firmware needs to show anything before its driver.
+    pub option_rom: Option<PathBuf>,
+}
+
+/// The SPICE server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpiceSpec {
+    /// Where it waits for viewers; at least one place.
+    pub listen: Vec<Listen>,
+    /// What a viewer must know; `None` lets everybody in.
+    pub password: Option<Secret>,
+    /// Where `password` was read, if in a file.
+    pub password_file: Option<PathBuf>,
+}
+
+/// A virtio input device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InputSpec {
+    /// Its id.
+    pub id: String,
+    /// Its PCI address.
+    pub address: PciAddress,
+    /// What it is.
+    pub device: InputDevice,
+}
+
+/// A virtio disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskSpec {
+    /// Its id.
+    pub id: String,
+    /// Its PCI address.
+    pub address: PciAddress,
+    /// The image or block device.
+    pub path: PathBuf,
+    /// How the image is stored.
+    pub format: DiskFormat,
+    /// Whether the guest may only read.
+    pub readonly: bool,
+    /// Its serial number, at most 20 bytes.
+    pub serial: String,
+}
+
+/// A PCI function of the machine, for tables.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PciEntry {
+    /// Where it sits.
+    pub address: PciAddress,
+    /// Its id; empty for the chipset's.
+    pub id: String,
+    /// What it is.
+    pub kind: &'static str,
+    /// What is behind it.
+    pub detail: String,
+}
+
+impl MachineSpec {
+    /// Every PCI function that the config asks for, by address.
+    #[must_use]
+    pub fn pci_devices(&self) -> Vec<PciEntry> {
+        let display = self.display.iter().map(|display| PciEntry {
+            address: display.address,
+            id: display.id.clone(),
+            kind: "qxl",
+            detail: format!(
+                "{} head(s), {} of video memory",
+                display.heads,
+                Size(display.vram)
+            ),
+        });
+        let inputs = self.inputs.iter().map(|input| PciEntry {
+            address: input.address,
+            id: input.id.clone(),
+            kind: "virtio-input",
+            detail: input.device.word().to_owned(),
+        });
+        let disks = self.disks.iter().map(|disk| PciEntry {
+            address: disk.address,
+            id: disk.id.clone(),
+            kind: "virtio-blk",
+            detail: format!(
+                "{} ({}{})",
+                disk.path.display(),
+                disk.format.word(),
+                if disk.readonly { ", read-only" } else { "" },
+            ),
+        });
+        let mut entries: Vec<PciEntry> = display.chain(inputs).chain(disks).collect();
+        entries.sort_by_key(|entry| entry.address);
+        entries
+    }
+
+    /// `problem`, found only now, as an error that shows its place in the config.
+    #[must_use]
+    pub fn error(&self, problem: Problem) -> ConfigErrors {
+        self.document.errors(vec![problem])
+    }
+
+    /// The config that says all of this, with nothing left to a default.
+    #[must_use]
+    pub fn to_config(&self) -> Config {
+        Config {
+            schema: None,
+            name: Some(self.name.clone()),
+            uuid: Some(self.uuid),
+            cpus: Some(self.cpus.into()),
+            memory: Some(Size(self.memory)),
+            boot: self.boot.to_config(),
+            display: self.display.as_ref().map(|display| Display {
+                id: Some(display.id.clone()),
+                address: Some(display.address),
+                device: Some(display.device),
+                heads: Some(display.heads),
+                vram: Some(Size(display.vram)),
+            }),
+            spice: self.spice.as_ref().map(|spice| Spice {
+                listen: Some(spice.listen.clone()),
+                auth: Some(if spice.password.is_some() {
+                    Auth::Password
+                } else {
+                    Auth::None
+                }),
+                password: match spice.password_file {
+                    Some(_) => None,
+                    None => spice.password.clone(),
+                },
+                password_file: spice.password_file.clone(),
+            }),
+            inputs: Some(self.inputs.iter().map(InputSpec::to_config).collect()),
+            disks: self.disks.iter().map(DiskSpec::to_config).collect(),
+            nets: Vec::new(),
+            serial: Some(Serial {
+                to: Some(self.serial.clone()),
+            }),
+            channels: Vec::new(),
+            vsock: None,
+            balloon: None,
+            rng: None,
+            clock: Some(Clock {
+                base: Some(self.clock_base),
+                lost_ticks: Some(self.lost_ticks),
+                on_resume: Some(self.on_resume),
+            }),
+            debug_exit: self.debug_exit,
+            on: Some(On {
+                poweroff: Some(self.on_poweroff),
+                reset: Some(self.on_reset),
+                panic: Some(self.on_panic),
+            }),
+        }
+    }
+}
+
+impl BootSpec {
+    fn to_config(&self) -> Boot {
+        match self {
+            Self::Firmware { name, path } => Boot {
+                firmware: Some(match name {
+                    Firmware::Path(_) => Firmware::Path(path.clone()),
+                    named => named.clone(),
+                }),
+                ..Boot::default()
+            },
+            Self::Kernel {
+                path,
+                initrd,
+                cmdline,
+            } => Boot {
+                firmware: None,
+                kernel: Some(path.clone()),
+                initrd: initrd.clone(),
+                cmdline: Some(cmdline.clone()),
+            },
+        }
+    }
+}
+
+impl InputSpec {
+    fn to_config(&self) -> Input {
+        Input {
+            device: self.device,
+            id: Some(self.id.clone()),
+            address: Some(self.address),
+        }
+    }
+}
+
+impl DiskSpec {
+    fn to_config(&self) -> Disk {
+        Disk {
+            id: Some(self.id.clone()),
+            address: Some(self.address),
+            path: self.path.clone(),
+            format: Some(self.format),
+            readonly: Some(self.readonly),
+            serial: Some(self.serial.clone()),
+        }
+    }
+}
