@@ -210,16 +210,23 @@ impl Server {
 
     /// Serves one connection to its end.
     async fn welcome(self: Arc<Self>, mut stream: BoxedStream, peer: String) {
-        let linked = match self.links.try_acquire() {
-            Ok(_permit) => self.link(&mut stream, &peer).await,
+        let permit = self.links.try_acquire();
+        let linked = match &permit {
+            Ok(_) => self.link(&mut stream, &peer).await,
             Err(_) => Err(Refusal::TooManyLinks),
         };
         match linked {
-            Ok((context, wanted)) => self.attend(context, stream, &wanted).await,
+            Ok((context, wanted)) => {
+                drop(permit);
+                self.attend(context, stream, &wanted).await;
+            }
             Err(refusal) => {
                 let reason = refusal.to_string();
                 tracing::info!(peer, reason, "SPICE connection refused");
                 self.observer.event(SessionEvent::Refused { peer, reason });
+                if refusal.code().is_some() {
+                    link::part(&mut stream).await;
+                }
             }
         }
     }

@@ -154,6 +154,25 @@ pub(crate) async fn conclude(stream: &mut BoxedStream, result: LinkResult) -> Re
     within(REPLY_TIME, "take the result", send).await
 }
 
+/// Closes a refused connection so that the client surely reads why. Closing with bytes unread would
+/// make the system reset the connection and drop what the client has not read yet.
+pub(crate) async fn part(stream: &mut BoxedStream) {
+    let drain = async {
+        stream.shutdown().await?;
+        let mut unread = [0; 4096];
+        for _ in 0..PART_READS {
+            if stream.read(&mut unread).await? == 0 {
+                break;
+            }
+        }
+        io::Result::Ok(())
+    };
+    let _ = timeout(PART_TIME, drain).await;
+}
+
+const PART_TIME: Duration = Duration::from_millis(500);
+const PART_READS: usize = 16;
+
 async fn within<T>(
     time: Duration,
     stage: &'static str,

@@ -1,0 +1,476 @@
+//! A server on a thread of its own, and a SPICE client that does what a test tells it to, right or
+//! wrong. Written from the protocol's documents and not with the server's own code.
+
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use caraway_spice::{
+    Config, DisplaySource, Framebuffer, InputSink, Key, ListenAddress, Listener, Locks,
+    PointerEvent, Server, SessionEvent, SessionObserver, Size,
+};
+use parking_lot::Mutex;
+use rsa::pkcs8::DecodePublicKey;
+use rsa::{Oaep, RsaPublicKey};
+
+pub const MAIN: u8 = 1;
+pub const DISPLAY: u8 = 2;
+pub const INPUTS: u8 = 3;
+pub const CURSOR: u8 = 4;
+
+/// Long enough for a busy machine, short enough for a person who waits for a broken test.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Notes what reaches it.
+#[derive(Default)]
+pub struct Notes {
+    pub input: Mutex<Vec<String>>,
+    pub events: Mutex<Vec<SessionEvent>>,
+    pub absolute: Mutex<bool>,
+    pub lamps: Mutex<Locks>,
+}
+
+impl InputSink for Notes {
+    fn key(&self, key: Key, down: bool) {
+        let sign = if down { '+' } else { '-' };
+        self.input.lock().push(format!("{sign}{:x}", key.code));
+    }
+    fn pointer(&self, event: PointerEvent) {
+        self.input.lock().push(format!("{event:?}"));
+    }
+    fn locks(&self) -> Locks {
+        *self.lamps.lock()
+    }
+    fn absolute(&self) -> bool {
+        *self.absolute.lock()
+    }
+}
+
+impl SessionObserver for Notes {
+    fn event(&self, event: SessionEvent) {
+        self.events.lock().push(event);
+    }
+}
+
+impl Notes {
+    /// Waits for an event.
+    pub fn wait_event(&self, wanted: impl Fn(&SessionEvent) -> bool) -> SessionEvent {
+        wait_for("an event", || {
+            self.events
+                .lock()
+                .iter()
+                .find(|event| wanted(event))
+                .cloned()
+        })
+    }
+}
+
+/// Waits until `what` is there.
+pub fn wait_for<T>(name: &str, mut what: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = what() {
+            return found;
+        }
+        assert!(start.elapsed() < PATIENCE, "{name} did not come");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// A server with one screen, on a thread that drives its runtime.
+pub struct Fixture {
+    pub server: Arc<Server>,
+    pub screen: Arc<Framebuffer>,
+    pub notes: Arc<Notes>,
+    pub address: String,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Fixture {
+    pub fn new(config: Config, size: Size) -> Self {
+        let screen = Framebuffer::new(size);
+        Self::with_source(config, screen.clone(), screen)
+    }
+
+    pub fn with_source(
+        config: Config,
+        screen: Arc<Framebuffer>,
+        source: Arc<dyn DisplaySource>,
+    ) -> Self {
+        let notes = Arc::new(Notes::default());
+        let server = Server::new(config, vec![source], notes.clone(), notes.clone());
+        let any: ListenAddress = "127.0.0.1:0".parse().expect("it is well formed");
+        let listener = Listener::bind(&any).expect("some port is free");
+        let address = listener.address().to_string();
+        let served = server.clone();
+        let thread = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime can be made");
+            runtime.block_on(async {
+                served.clone().serve(listener).await.expect("it listens");
+                served.closed().await;
+            });
+        });
+        Self {
+            server,
+            screen,
+            notes,
+            address,
+            thread: Some(thread),
+        }
+    }
+
+    /// A client that says nothing yet.
+    pub fn connect(&self) -> Raw {
+        let stream = TcpStream::connect(&self.address).expect("the server listens");
+        stream
+            .set_read_timeout(Some(PATIENCE))
+            .expect("the option exists");
+        stream
+            .set_write_timeout(Some(PATIENCE))
+            .expect("the option exists");
+        stream.set_nodelay(true).expect("the option exists");
+        Raw(stream)
+    }
+
+    pub fn link(&self, channel: u8, connection: u32) -> Result<Channel, u32> {
+        self.connect().link(&Link {
+            channel,
+            connection,
+            ..Link::default()
+        })
+    }
+
+    /// A client with its main channel, and the id of its session.
+    pub fn main(&self) -> (Channel, u32) {
+        let mut main = self.link(MAIN, 0).expect("the server lets us in");
+        let init = main.wait(103);
+        (main, word(&init, 0))
+    }
+
+    /// A client that looks: main and display channel.
+    pub fn viewer(&self) -> (Channel, Channel) {
+        let (main, session) = self.main();
+        let mut display = self.link(DISPLAY, session).expect("the session is there");
+        display.send(101, &[0; 14]);
+        (main, display)
+    }
+}
+
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        self.server.shutdown();
+        if let Some(thread) = self.thread.take() {
+            let ended = thread.join();
+            assert!(
+                ended.is_ok() || thread::panicking(),
+                "the server's thread panicked"
+            );
+        }
+    }
+}
+
+/// What a link message says.
+pub struct Link<'a> {
+    pub channel: u8,
+    pub id: u8,
+    pub connection: u32,
+    pub password: &'a str,
+    pub common: &'a [u32],
+    pub channel_caps: &'a [u32],
+}
+
+impl Default for Link<'_> {
+    fn default() -> Self {
+        // Authentication is selected, mini header; on a display channel, monitors are understood.
+        Self {
+            channel: MAIN,
+            id: 0,
+            connection: 0,
+            password: "",
+            common: &[0b1011],
+            channel_caps: &[0b10],
+        }
+    }
+}
+
+impl Link<'_> {
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut body = self.connection.to_le_bytes().to_vec();
+        body.extend([self.channel, self.id]);
+        for count in [self.common.len() as u32, self.channel_caps.len() as u32, 18] {
+            body.extend(count.to_le_bytes());
+        }
+        let words = self.common.iter().chain(self.channel_caps);
+        body.extend(words.flat_map(|word| word.to_le_bytes()));
+        let mut bytes = b"REDQ".to_vec();
+        for field in [2, 2, body.len() as u32] {
+            bytes.extend(u32::to_le_bytes(field));
+        }
+        bytes.extend(body);
+        bytes
+    }
+}
+
+/// A connection that is not a channel yet.
+pub struct Raw(pub TcpStream);
+
+impl Raw {
+    pub fn write(&mut self, bytes: &[u8]) {
+        self.0.write_all(bytes).expect("the server takes it");
+    }
+
+    pub fn read(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = vec![0; count];
+        self.0.read_exact(&mut bytes).expect("the server sends it");
+        bytes
+    }
+
+    /// Whether the server closes without another byte.
+    pub fn is_closed(&mut self) -> bool {
+        match self.0.read(&mut [0]) {
+            Ok(count) => count == 0,
+            Err(error) => error.kind() == ErrorKind::ConnectionReset,
+        }
+    }
+
+    /// A whole reply of the server: header and what it announces.
+    pub fn read_reply(&mut self) -> Vec<u8> {
+        let mut reply = self.read(16);
+        assert_eq!(&reply[..4], b"REDQ");
+        let rest = self.read(word(&reply, 12) as usize);
+        reply.extend(rest);
+        reply
+    }
+
+    /// Goes through the link stage; the error is the server's code.
+    pub fn link(mut self, link: &Link) -> Result<Channel, u32> {
+        self.write(&link.bytes());
+        let reply = self.read_reply();
+        if word(&reply, 16) != 0 {
+            return Err(word(&reply, 16));
+        }
+        if link.common.first().is_some_and(|caps| caps & 1 != 0) {
+            self.write(&1u32.to_le_bytes());
+        }
+        self.write(&ticket(&reply[20..182], link.password));
+        match word(&self.read(4), 0) {
+            0 => {
+                let mini = link.common.first().is_some_and(|caps| caps & 8 != 0);
+                Ok(Channel {
+                    raw: self,
+                    mini,
+                    serial: 0,
+                })
+            }
+            code => Err(code),
+        }
+    }
+}
+
+/// A password as the key's owner wants it.
+pub fn ticket(public_key: &[u8], password: &str) -> Vec<u8> {
+    let key = RsaPublicKey::from_public_key_der(public_key).expect("it is a key");
+    let text = [password.as_bytes(), b"\0"].concat();
+    key.encrypt(&mut rand::thread_rng(), Oaep::new::<sha1::Sha1>(), &text)
+        .expect("it fits")
+}
+
+/// The little-endian word at `at`.
+pub fn word(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
+}
+
+/// A connection after its link stage.
+pub struct Channel {
+    pub raw: Raw,
+    mini: bool,
+    serial: u64,
+}
+
+impl Channel {
+    pub fn send(&mut self, kind: u16, body: &[u8]) {
+        self.raw.write(&self.frame(kind, body.len() as u32, body));
+    }
+
+    /// A frame whose header says `size`.
+    pub fn frame(&self, kind: u16, size: u32, body: &[u8]) -> Vec<u8> {
+        let mut frame = Vec::new();
+        if !self.mini {
+            frame.extend([7; 8]);
+        }
+        frame.extend(kind.to_le_bytes());
+        frame.extend(size.to_le_bytes());
+        if !self.mini {
+            frame.extend([0; 4]);
+        }
+        frame.extend(body);
+        frame
+    }
+
+    /// The next message.
+    pub fn next(&mut self) -> (u16, Vec<u8>) {
+        if !self.mini {
+            self.serial += 1;
+            let serial = self.raw.read(8);
+            assert_eq!(serial, self.serial.to_le_bytes());
+        }
+        let header = self.raw.read(6);
+        let kind = u16::from_le_bytes([header[0], header[1]]);
+        if !self.mini {
+            assert_eq!(self.raw.read(4), [0; 4]);
+        }
+        let size = word(&header, 2);
+        assert!(size <= 4 << 20, "message {kind} of {size} bytes");
+        (kind, self.raw.read(size as usize))
+    }
+
+    /// The next message of this type; others are passed over.
+    pub fn wait(&mut self, wanted: u16) -> Vec<u8> {
+        loop {
+            let (kind, body) = self.next();
+            if kind == wanted {
+                return body;
+            }
+        }
+    }
+
+    /// Whether the server ends the connection, whatever it says before.
+    pub fn is_ended(&mut self) -> bool {
+        let mut rest = [0; 65536];
+        loop {
+            match self.raw.0.read(&mut rest) {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(error) => return error.kind() == ErrorKind::ConnectionReset,
+            }
+        }
+    }
+}
+
+/// What a client has on its screen, from the messages of its display channel.
+#[derive(Default)]
+pub struct Canvas {
+    pub width: u32,
+    pub height: u32,
+    pub pixels: Vec<u32>,
+    pub marked: bool,
+    pub monitors: Option<u16>,
+}
+
+impl Canvas {
+    /// Applies the next message, acknowledging it as the server asked for.
+    pub fn follow(&mut self, display: &mut Channel) -> u16 {
+        let (kind, body) = display.next();
+        match kind {
+            3 => display.send(1, &body[..4]),
+            6 => panic!("the server said goodbye"),
+            _ => display.send(2, &[]),
+        }
+        match kind {
+            3 | 108 => {}
+            102 => self.marked = true,
+            302 => {
+                assert_eq!((body[20], body[21], body.len()), (0, 1, 41));
+                let colour = word(&body, 22);
+                self.put(rect(&body, 4), |_| colour);
+            }
+            304 => self.copy(&body),
+            314 => {
+                assert!(self.pixels.is_empty(), "two primary surfaces");
+                assert_eq!(
+                    (word(&body, 0), word(&body, 12), word(&body, 16)),
+                    (0, 32, 1)
+                );
+                (self.width, self.height) = (word(&body, 4), word(&body, 8));
+                self.pixels = vec![0xdead_0000; (self.width * self.height) as usize];
+            }
+            315 => *self = Self::default(),
+            317 => self.monitors = Some(u16::from_le_bytes([body[0], body[1]])),
+            other => panic!("message {other}"),
+        }
+        kind
+    }
+
+    fn copy(&mut self, body: &[u8]) {
+        let area = rect(body, 4);
+        let image = word(body, 21) as usize;
+        assert_eq!(image, 57);
+        let (width, height) = (word(body, image + 10), word(body, image + 14));
+        assert_eq!((width, height), (area[2] - area[0], area[3] - area[1]));
+        let rgb: Vec<u32> = match body[image + 8] {
+            0 => {
+                let data = &body[image + 36..];
+                data.chunks(4)
+                    .map(|pixel| word(pixel, 0) & 0xff_ffff)
+                    .collect()
+            }
+            form => {
+                let data = &body[image + 22..];
+                assert_eq!(word(body, image + 18) as usize, data.len());
+                let decoded = match form {
+                    101 => shakenfist_spice_compression::lz::decompress_lz(data).ok(),
+                    109 => shakenfist_spice_compression::lz4::decompress_spice_lz4(
+                        data,
+                        width as usize,
+                        height as usize,
+                    ),
+                    other => panic!("image form {other}"),
+                };
+                let rgba = decoded.expect("an independent decoder takes it").pixels;
+                rgba.chunks(4)
+                    .map(|p| u32::from_be_bytes([0, p[0], p[1], p[2]]))
+                    .collect()
+            }
+        };
+        self.put(area, |index| rgb[index]);
+    }
+
+    fn put(&mut self, [left, top, right, bottom]: [u32; 4], colour: impl Fn(usize) -> u32) {
+        let mut index = 0;
+        for y in top..bottom {
+            for x in left..right {
+                self.pixels[(y * self.width + x) as usize] = colour(index);
+                index += 1;
+            }
+        }
+    }
+
+    /// Whether every pixel is as on `screen`.
+    pub fn equals(&self, screen: &Framebuffer) -> bool {
+        let size = screen.size();
+        (self.width, self.height) == (size.width, size.height)
+            && (0..self.height)
+                .flat_map(|y| (0..self.width).map(move |x| (x, y)))
+                .zip(&self.pixels)
+                .all(|((x, y), &pixel)| screen.pixel(x, y) == Some(pixel))
+    }
+
+    /// Follows until the client shows what the screen shows.
+    pub fn catch_up(&mut self, display: &mut Channel, screen: &Framebuffer) {
+        let start = Instant::now();
+        while !(self.marked && self.equals(screen)) {
+            assert!(
+                start.elapsed() < PATIENCE,
+                "the client never shows the screen"
+            );
+            self.follow(display);
+        }
+    }
+}
+
+/// Left, top, right, bottom.
+fn rect(body: &[u8], at: usize) -> [u32; 4] {
+    [
+        word(body, at + 4),
+        word(body, at),
+        word(body, at + 12),
+        word(body, at + 8),
+    ]
+}
