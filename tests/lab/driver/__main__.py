@@ -1,0 +1,79 @@
+"""Runs the lab's jobs one after another and says of each `ok` or `not ok`; exits with 1 if one failed."""
+
+import argparse
+import functools
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from console import Failed
+from jobs import JOBS, Job
+from monitors import Images, L1Hung, start_caraway, start_qemu, start_tcg
+
+
+def run(job: Job, start, ryll: Path, out: Path) -> str | None:
+    """Why the job failed, or nothing. An L1 that hung says nothing about the job: one more try."""
+    for attempt in ("first", "second"):
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir(parents=True)
+        guest = start(job.boot, out)
+        try:
+            job.steps(guest, ryll)
+            return None
+        except Failed as failure:
+            return str(failure)
+        except L1Hung:
+            print(f"# L1 hung in its {attempt} run", flush=True)
+        finally:
+            guest.stop()
+    return "L1 hung twice: the lab failed, not the job"
+
+
+def tail(log: Path, lines: int) -> str:
+    if not log.exists():
+        return ""
+    text = log.read_bytes().decode(errors="replace").replace("\r", "")
+    kept = [line for line in text.splitlines() if line != "lab: beat"]
+    return "".join(f"#   {line}\n" for line in kept[-lines:])
+
+
+def main() -> int:
+    options = argparse.ArgumentParser()
+    options.add_argument("--l1", type=Path, required=True)
+    options.add_argument("--l2", type=Path, required=True)
+    options.add_argument("--ryll", type=Path, required=True)
+    options.add_argument("--monitor", choices=["caraway", "qemu", "tcg"], required=True)
+    options.add_argument("--caraway", type=Path)
+    options.add_argument("jobs", nargs="*", metavar="JOB", help=f"of {', '.join(JOBS)}; all without one")
+    chosen = options.parse_args()
+    unknown = [name for name in chosen.jobs if name not in JOBS]
+    if unknown:
+        options.error(f"no job {', '.join(unknown)}: there are {', '.join(JOBS)}")
+
+    images = Images(chosen.l1, chosen.l2)
+    starters = {"caraway": functools.partial(start_caraway, chosen.caraway), "qemu": start_qemu, "tcg": start_tcg}
+    start = functools.partial(starters[chosen.monitor], images)
+    # Short, for the sockets in it; kept when something failed.
+    results = Path(tempfile.mkdtemp(prefix="lab-"))
+    names = chosen.jobs or list(JOBS)
+    failed = 0
+    for name in names:
+        begun = time.monotonic()
+        why = run(JOBS[name], start, chosen.ryll, results / name)
+        if why is None:
+            print(f"ok {name} ({time.monotonic() - begun:.0f} s)", flush=True)
+            continue
+        failed += 1
+        print(f"not ok {name}: {why}")
+        for log, lines in (("serial.log", 25), ("share/stderr", 15), ("l1.log", 5), ("qemu.log", 5)):
+            print(f"# {results / name / log}:\n{tail(results / name / log, lines)}", end="", flush=True)
+    print(f"{len(names) - failed} passed, {failed} failed")
+    if not failed:
+        shutil.rmtree(results)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""What the lab asks of a monitor, one function a job."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from console import Failed
+from monitors import Boot, Guest
+from viewer import Ryll, pixels
+
+# Seconds. Nested under emulation everything takes some twenty times as long as on hardware.
+BOOT = 240
+SHUTDOWN = 120
+
+RED = b"\xaa\x00\x00"  # the VGA palette's dark red, which the console's escape sequence 41 chooses
+
+
+@dataclass(frozen=True)
+class Job:
+    boot: Boot
+    steps: Callable[[Guest, Path], None]
+
+
+def firmware_desktop(guest: Guest, ryll: Path) -> None:
+    """SeaBIOS and GRUB to a login; the qxl driver's console in a viewer; a login typed there."""
+    guest.serial.login(BOOT)
+    guest.serial.wait_for("grep -q qxl /proc/fb", 60)
+    guest.serial.run("dmesg | grep -q 'Initialized qxl'")
+    with Ryll(ryll, guest.spice_port, guest.out) as viewer:
+        console_is_on_screen(guest, viewer)
+        login_through_spice(guest, viewer)
+        if viewer.gaps():
+            raise Failed(f"ryll met messages it does not know: {viewer.gaps()}")
+    power_off(guest)
+
+
+def reboot_directly(guest: Guest, _ryll: Path) -> None:
+    """A kernel booted directly reaches its login, and again after `reboot`."""
+    guest.serial.login(BOOT)
+    first = guest.serial.run("cat /proc/sys/kernel/random/boot_id")
+    guest.serial.send("reboot\n")
+    guest.serial.login(BOOT + SHUTDOWN)
+    if guest.serial.run("cat /proc/sys/kernel/random/boot_id") == first:
+        raise Failed("`reboot` led back to the same boot")
+    power_off(guest)
+
+
+def login_directly(guest: Guest, _ryll: Path) -> None:
+    """A kernel booted directly reaches its login."""
+    guest.serial.login(BOOT)
+    power_off(guest)
+
+
+def console_is_on_screen(guest: Guest, viewer: Ryll) -> None:
+    # A colour the whole console takes tells it from any other picture; a blinking cursor would make
+    # two pictures differ that are taken a moment apart.
+    guest.serial.run("echo 0 >/sys/class/graphics/fbcon/cursor_blink")
+    guest.serial.run(r"printf '\033[?25l\033[41m\033[2J\033[H' >/dev/tty1")
+    wanted = guest.serial.run("cat /sys/class/graphics/fb0/virtual_size").replace(",", " ")
+    deadline = time.monotonic() + 30
+    while True:
+        problem = compare_screens(guest, viewer, wanted)
+        if problem is None:
+            return
+        if time.monotonic() > deadline:
+            raise Failed(problem)
+        time.sleep(1)
+
+
+def compare_screens(guest: Guest, viewer: Ryll, wanted: str) -> str | None:
+    """What is wrong with the red console in the viewer, or with the monitor's own screenshot."""
+    before = guest.screenshot()
+    seen = viewer.screenshot()
+    after = guest.screenshot()
+    (guest.out / "ryll.png").write_bytes(seen)
+    size, data = pixels(seen)
+    if size != wanted:
+        return f"ryll shows {size} pixels where the guest's console has {wanted}"
+    red = data.count(RED) * len(RED) / len(data)
+    if red < 0.95:
+        return f"only {red:.0%} of ryll's picture is the console's red"
+    if before is None or after is None:
+        return None
+    (guest.out / "caraway.png").write_bytes(after)
+    if before != after:
+        return "the screen does not come to rest"
+    own_size, own = pixels(after)
+    if (own_size, own) != (size, data):
+        differing = sum(1 for i in range(0, min(len(own), len(data)), 3) if own[i : i + 3] != data[i : i + 3])
+        return f"display.screenshot ({own_size}) and ryll ({size}) differ in {differing} pixels"
+    return None
+
+
+def login_through_spice(guest: Guest, viewer: Ryll) -> None:
+    viewer.type("root")
+    # login has turned the echo off once it waits for the password; what comes earlier it throws away.
+    guest.serial.wait_for("pgrep -t tty1 -x login >/dev/null && stty -F /dev/tty1 | grep -q -e '-echo '", 60)
+    viewer.type("caraway")
+    guest.serial.wait_for("pgrep -t tty1 -x bash >/dev/null", 60)
+    viewer.type("echo Typed in a viewer >/dev/ttyS0")
+    guest.serial.expect("Typed in a viewer", 60)
+
+
+def power_off(guest: Guest) -> None:
+    guest.serial.send("poweroff\n")
+    code = guest.wait(SHUTDOWN)
+    if code != "0":
+        raise Failed(f"the monitor ended with {code} after `poweroff`")
+
+
+JOBS = {
+    "grub": Job(Boot(), firmware_desktop),
+    "pvh": Job(Boot("vmlinux"), reboot_directly),
+    "bzimage": Job(Boot("vmlinuz"), login_directly),
+}

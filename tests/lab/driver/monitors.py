@@ -1,0 +1,234 @@
+"""The ways to run L2. Whichever is taken, a job sees the same `Guest`.
+
+`caraway` runs the program under test on L1's nested KVM; `qemu` runs QEMU there instead and `tcg` runs
+it on this machine without L1: the two controls that say whether the lab or the program is at fault.
+"""
+
+import http.client
+import json
+import shlex
+import socket
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from console import Console, Failed
+
+MEMORY = "768M"
+COMMAND_LINE = "root=/dev/vda1 ro console=tty0 console=ttyS0,115200"
+SPICE_PORT = 5930
+API_PORT = 5931
+HUNG_AFTER = 60  # seconds without a line from L1, which writes one every 2
+
+
+class L1Hung(Exception):
+    """The lab machine itself stopped: nothing is known about the job."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """The cached directories that `l1/build` and `l2/build` filled."""
+
+    l1: Path
+    l2: Path
+
+
+@dataclass(frozen=True)
+class Boot:
+    """Firmware and GRUB from the disk, or the named kernel of the L2 directory directly."""
+
+    kernel: str | None = None
+
+
+class Guest:
+    """A started L2: its serial line, its SPICE port on this machine, and its end."""
+
+    def __init__(self, process: subprocess.Popen, stream: socket.socket, out: Path):
+        self._process = process
+        self.out = out
+        self.serial = Console(stream, out / "serial.log", self.check_alive)
+        self.spice_port = 0
+
+    def check_alive(self) -> None:
+        if self._process.poll() is not None:
+            raise Failed(f"the monitor ended with {self.exit_code()}")
+
+    def exit_code(self) -> str:
+        return str(self._process.returncode)
+
+    def wait(self, timeout: float) -> str:
+        """The exit code of the monitor that ran the guest, once it has ended by itself."""
+        deadline = time.monotonic() + timeout
+        while self._process.poll() is None:
+            if time.monotonic() > deadline:
+                raise Failed(f"the monitor still runs {timeout:.0f} s after the guest was told to end")
+            self.serial.drain()
+        return self.exit_code()
+
+    def screenshot(self) -> bytes | None:
+        """The monitor's own picture of the screen as PNG, if it can make one."""
+        return None
+
+    def stop(self) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        self.serial.drain()
+
+
+class L1Guest(Guest):
+    """An L2 inside L1, seen through L1's ports and shares."""
+
+    def __init__(self, process: subprocess.Popen, stream: socket.socket, out: Path):
+        super().__init__(process, stream, out)
+        self._console = out / "l1.log"
+        self._last_size = 0
+        self._last_change = time.monotonic()
+
+    def check_alive(self) -> None:
+        super().check_alive()
+        size = self._console.stat().st_size if self._console.exists() else 0
+        now = time.monotonic()
+        if size != self._last_size:
+            self._last_size, self._last_change = size, now
+        elif now - self._last_change > HUNG_AFTER:
+            raise L1Hung
+
+    def exit_code(self) -> str:
+        code = self.out / "share" / "rc"
+        if not code.exists():
+            raise L1Hung
+        return code.read_text().strip()
+
+    def wait(self, timeout: float) -> str:
+        deadline = time.monotonic() + timeout
+        while self._process.poll() is None:
+            self.check_alive()
+            if time.monotonic() > deadline:
+                raise Failed(f"the monitor still runs {timeout:.0f} s after the guest was told to end")
+            self.serial.drain()
+        return self.exit_code()
+
+
+class CarawayGuest(L1Guest):
+    api_port = 0
+
+    def get(self, verb: str) -> bytes:
+        """The body of a GET on Caraway's API."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.api_port, timeout=60)
+        try:
+            connection.request("GET", f"/api/v1/{verb}", headers={"Host": "caraway"})
+            answer = connection.getresponse()
+            body = answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise Failed(f"GET {verb}: {error}") from error
+        finally:
+            connection.close()
+        if answer.status != 200:
+            raise Failed(f"GET {verb} answered {answer.status}: {body[:200]!r}")
+        return body
+
+    def screenshot(self) -> bytes:
+        return self.get("display.screenshot?head=0")
+
+
+def start_tcg(images: Images, boot: Boot, out: Path) -> Guest:
+    ours, theirs = socket.socketpair()
+    spice = free_port()
+    command = qemu_command(images, boot, spice) + ["-accel", "tcg", "-cpu", "max"]
+    command += ["-drive", f"file={images.l2}/disk.raw,format=raw,if=none,id=root,snapshot=on"]
+    command += ["-chardev", f"socket,id=serial,fd={theirs.fileno()}"]
+    guest = Guest(spawn(command, out, theirs), ours, out)
+    guest.spice_port = spice
+    return guest
+
+
+def start_qemu(images: Images, boot: Boot, out: Path) -> Guest:
+    command = qemu_command(images, boot, SPICE_PORT) + ["-accel", "kvm", "-cpu", "host"]
+    command += ["-drive", "file=/dev/vda,format=raw,if=none,id=root"]
+    command += ["-chardev", "stdio,id=serial,signal=off"]
+    return start_l1(L1Guest, images, out, "exec " + shlex.join(command))
+
+
+def start_caraway(program: Path, images: Images, boot: Boot, out: Path) -> Guest:
+    source = {"firmware": "seabios"}
+    if boot.kernel:
+        source = {
+            "kernel": str(images.l2 / boot.kernel),
+            "initrd": str(images.l2 / "initrd.img"),
+            "cmdline": COMMAND_LINE,
+        }
+    config = {
+        "name": "lab",
+        "cpus": 1,
+        "memory": MEMORY,
+        "boot": source,
+        "display": {"device": "qxl"},
+        "spice": {"listen": [f"10.0.2.15:{SPICE_PORT}"], "auth": "none"},
+        "disks": [{"id": "root", "path": "/dev/vda", "format": "raw"}],
+        "serial": {"to": "stdio"},
+    }
+    (out / "share").mkdir()
+    (out / "share" / "vm.json").write_text(json.dumps(config, indent=2) + "\n")
+    # The API's socket can't live on 9p, nor be forwarded as it is.
+    job = f"socat TCP-LISTEN:{API_PORT},fork,reuseaddr UNIX-CONNECT:/run/api.sock >/run/out/socat.log 2>&1 &\n"
+    job += f"exec {shlex.quote(str(program))} run /run/out/vm.json --api /run/api.sock\n"
+    return start_l1(CarawayGuest, images, out, job)
+
+
+def qemu_command(images: Images, boot: Boot, spice: int) -> list[str]:
+    command = ["qemu-system-x86_64", "-M", "q35", "-smp", "1", "-m", MEMORY, "-nodefaults", "-display", "none"]
+    command += ["-vga", "none", "-device", "qxl-vga", "-device", "virtio-blk-pci,drive=root"]
+    command += ["-spice", f"port={spice},disable-ticketing=on", "-serial", "chardev:serial"]
+    if boot.kernel:
+        command += ["-kernel", str(images.l2 / boot.kernel), "-initrd", str(images.l2 / "initrd.img")]
+        command += ["-append", COMMAND_LINE]
+    return command
+
+
+def start_l1(kind: type[L1Guest], images: Images, out: Path, job: str) -> L1Guest:
+    """Boots L1, which runs the shell script `job` with the guest's serial line as its terminal."""
+    share = out / "share"
+    share.mkdir(exist_ok=True)
+    (share / "job").write_text(job + "\n")
+    ours, theirs = socket.socketpair()
+    spice, api = free_port(), free_port()
+    forward = f"hostfwd=tcp:127.0.0.1:{spice}-:{SPICE_PORT},hostfwd=tcp:127.0.0.1:{api}-:{API_PORT}"
+    readonly = "security_model=none,readonly=on,multidevs=remap"
+    # One CPU: QEMU's nested SVM hangs now and then with two.
+    command = ["qemu-system-x86_64", "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "1"]
+    command += ["-m", "2048", "-display", "none", "-nodefaults", "-no-reboot"]
+    command += ["-kernel", str(images.l2 / "vmlinux"), "-initrd", str(images.l1 / "initrd.gz")]
+    command += ["-append", "console=ttyS0 quiet panic=-1 mitigations=off nokaslr"]
+    command += ["-serial", f"file:{out}/l1.log"]
+    command += ["-chardev", f"socket,id=serial,fd={theirs.fileno()}", "-serial", "chardev:serial"]
+    command += ["-fsdev", f"local,id=host,path=/,{readonly}", "-device", "virtio-9p-pci,fsdev=host,mount_tag=host"]
+    command += ["-fsdev", f"local,id=out,path={share},security_model=none"]
+    command += ["-device", "virtio-9p-pci,fsdev=out,mount_tag=out"]
+    command += ["-drive", f"file={images.l2}/disk.raw,format=raw,if=none,id=root,snapshot=on"]
+    command += ["-device", "virtio-blk-pci,drive=root"]
+    command += ["-netdev", f"user,id=net,restrict=on,{forward}", "-device", "virtio-net-pci,netdev=net,romfile="]
+    command += ["-device", "isa-debug-exit,iobase=0x501,iosize=1"]
+    guest = kind(spawn(command, out, theirs), ours, out)
+    guest.spice_port = spice
+    if isinstance(guest, CarawayGuest):
+        guest.api_port = api
+    return guest
+
+
+def spawn(command: list[str], out: Path, line: socket.socket) -> subprocess.Popen:
+    with (out / "qemu.log").open("ab") as log:
+        log.write((shlex.join(command) + "\n").encode())
+        log.flush()
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[line.fileno()]
+        )
+    line.close()
+    return process
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
