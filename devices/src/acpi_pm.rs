@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bus::{BusDevice, Registers};
 use crate::clock::{Clock, Nanos, Timeline, Timer, TimerClient};
-use crate::interrupt::InterruptLine;
+use crate::interrupt::{InterruptLine, Wire};
 use crate::state::{StateError, Stateful};
 use crate::system::{SystemControl, SystemEvent};
 
@@ -127,7 +127,7 @@ impl AcpiPmState {
 pub struct AcpiPm {
     state: AcpiPmState,
     time: Timeline,
-    sci: Arc<dyn InterruptLine>,
+    sci: Wire,
     system: Arc<dyn SystemControl>,
 }
 
@@ -144,7 +144,7 @@ impl AcpiPm {
         let mut pm = Self {
             state: AcpiPmState::new(),
             time: Timeline::new(clock, timer),
-            sci,
+            sci: Wire::new(sci),
             system,
         };
         pm.state.seen = pm.ticks();
@@ -206,12 +206,19 @@ impl AcpiPm {
 
     /// Drives the SCI and arms the timer as the registers say.
     fn update(&mut self) {
+        let raised = self.is_raised();
+        self.sci.set(raised);
         let state = &self.state;
-        let pm1 = state.pm1_sts & state.pm1_en != 0;
-        let mut gpes = state.gpe_sts.iter().zip(&state.gpe_en);
-        self.sci.set(pm1 || gpes.any(|(sts, en)| sts & en != 0));
         let waits = state.pm1_en & TMR != 0 && state.pm1_sts & TMR == 0;
-        self.time.arm(waits.then(|| self.next_change()));
+        let deadline = waits.then(|| self.next_change());
+        self.time.arm(deadline);
+    }
+
+    /// Whether an enabled event waits for the guest.
+    fn is_raised(&self) -> bool {
+        let state = &self.state;
+        let mut gpes = state.gpe_sts.iter().zip(&state.gpe_en);
+        state.pm1_sts & state.pm1_en != 0 || gpes.any(|(sts, en)| sts & en != 0)
     }
 
     /// When bit 23 of the timer changes next.
@@ -308,6 +315,7 @@ impl Registers for AcpiPm {
 
 impl TimerClient for AcpiPm {
     fn expired(&mut self) {
+        self.time.rang();
         self.look_at_timer();
         self.update();
     }
@@ -334,6 +342,7 @@ impl Stateful for AcpiPm {
             smi_en: state.smi_en | APMC_EN,
             ..state
         };
+        self.sci.force(self.is_raised());
         self.update();
         Ok(())
     }
@@ -344,6 +353,7 @@ impl Stateful for AcpiPm {
             seen,
             ..AcpiPmState::new()
         };
+        self.sci.force(false);
         self.update();
     }
 }

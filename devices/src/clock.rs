@@ -37,17 +37,19 @@ pub struct Timeline {
     timer: Arc<dyn Timer>,
     /// How far this is ahead of the clock, modulo 2^64.
     ahead: Nanos,
+    /// What the timer is set to, if that is known: setting it costs a system call.
+    armed: Option<Option<Nanos>>,
 }
 
 impl Timeline {
     /// A timeline that agrees with `clock`.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>, timer: Arc<dyn Timer>) -> Self {
-        let ahead = 0;
         Self {
             clock,
             timer,
-            ahead,
+            ahead: 0,
+            armed: None,
         }
     }
 
@@ -57,13 +59,29 @@ impl Timeline {
         self.clock.now().wrapping_add(self.ahead)
     }
 
+    /// The host's wall clock, see [`Clock::wall`].
+    #[must_use]
+    pub fn wall(&self) -> Nanos {
+        self.clock.wall()
+    }
+
     /// Goes on from `now`, which [`now`](Self::now) gave when the device was saved.
     pub fn resume_at(&mut self, now: Nanos) {
         self.ahead = now.wrapping_sub(self.clock.now());
+        self.rang();
+    }
+
+    /// The timer rang, perhaps early: the next [`arm`](Self::arm) sets it whatever it was.
+    pub fn rang(&mut self) {
+        self.armed = None;
     }
 
     /// Arms the timer for a time of this timeline, or disarms it.
-    pub fn arm(&self, deadline: Option<Nanos>) {
+    pub fn arm(&mut self, deadline: Option<Nanos>) {
+        if self.armed == Some(deadline) {
+            return;
+        }
+        self.armed = Some(deadline);
         let clock = self.clock.now();
         let now = clock.wrapping_add(self.ahead);
         let distance = deadline.map(|deadline| deadline.saturating_sub(now));

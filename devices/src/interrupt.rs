@@ -18,6 +18,36 @@ pub trait InterruptLine: Send + Sync {
     }
 }
 
+/// A device's end of a line, which drives it only when its level changes: a line costs a system
+/// call, and devices say their level with every access.
+pub struct Wire {
+    line: Arc<dyn InterruptLine>,
+    level: Option<bool>,
+}
+
+impl Wire {
+    /// An end of `line` that has not driven it yet.
+    #[must_use]
+    pub fn new(line: Arc<dyn InterruptLine>) -> Self {
+        Self { line, level: None }
+    }
+
+    /// Drives the line high or low, if it is not so already.
+    pub fn set(&mut self, level: bool) {
+        if self.level != Some(level) {
+            self.line.set(level);
+            self.level = Some(level);
+        }
+    }
+
+    /// Drives the line whatever it was before: after a reset or a restore, when the other end may
+    /// have changed.
+    pub fn force(&mut self, level: bool) {
+        self.level = None;
+        self.set(level);
+    }
+}
+
 /// A level-triggered line that several sources share: high while any of them drives it.
 pub struct SharedLine {
     line: Arc<dyn InterruptLine>,
@@ -193,6 +223,28 @@ impl MsiProvider for FakeMsi {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[derive(Default)]
+    struct Counter(AtomicU64);
+
+    impl InterruptLine for Counter {
+        fn set(&self, _level: bool) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_wire_drives_its_line_only_when_the_level_changes() {
+        let line = Arc::new(Counter::default());
+        let mut wire = Wire::new(line.clone());
+
+        for level in [false, false, true, true, false] {
+            wire.set(level);
+        }
+        wire.force(false);
+
+        assert_eq!(line.0.load(Ordering::Relaxed), 4);
+    }
 
     #[test]
     fn shared_line_is_high_while_anyone_drives_it() {

@@ -28,6 +28,7 @@ pub use debug_exit::DebugExit;
 pub use i8042::{I8042, I8042Port};
 pub use interrupt::{
     FakeLine, FakeMsi, InterruptLine, MsiError, MsiMessage, MsiProvider, MsiVector, SharedLine,
+    Wire,
 };
 pub use pit::{ControlPortB, Pit};
 pub use rtc::Rtc;

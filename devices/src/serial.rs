@@ -147,16 +147,16 @@ impl SerialPort {
 impl Registers for SerialPort {
     fn read(&mut self, offset: u64, data: &mut [u8]) {
         data.fill(0xff);
-        if let (Ok(offset), Some(first)) = (u8::try_from(offset), data.first_mut()) {
-            *first = self.uart.read(offset);
+        for (port, byte) in (0..com1::LEN as u8).skip(offset as usize).zip(data) {
+            *byte = self.uart.read(port);
         }
     }
 
     fn write(&mut self, offset: u64, data: &[u8]) {
-        if let (Ok(offset), Some(&first)) = (u8::try_from(offset), data.first())
-            && let Err(error) = self.uart.write(offset, first)
-        {
-            tracing::debug!(%error, "a byte of serial output is lost");
+        for (port, &byte) in (0..com1::LEN as u8).skip(offset as usize).zip(data) {
+            if let Err(error) = self.uart.write(port, byte) {
+                tracing::debug!(%error, "a byte of serial output is lost");
+            }
         }
     }
 }

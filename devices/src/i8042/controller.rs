@@ -10,7 +10,7 @@ use super::mouse::{MouseButtons, MouseState};
 use super::queue::Bounded;
 use super::scancode;
 use crate::bus::{BusDevice, Registers};
-use crate::interrupt::InterruptLine;
+use crate::interrupt::{InterruptLine, Wire};
 use crate::state::{StateError, Stateful};
 use crate::system::{SystemControl, SystemEvent};
 
@@ -132,6 +132,15 @@ impl I8042State {
             }
     }
 
+    /// Whether the byte at the data port interrupts as the keyboard, and as the mouse.
+    fn interrupts(&self) -> [bool; 2] {
+        let wants = |source, bit| self.source == Some(source) && self.command_byte & bit != 0;
+        [
+            wants(Source::Keyboard, KEYBOARD_INTERRUPT),
+            wants(Source::Mouse, MOUSE_INTERRUPT),
+        ]
+    }
+
     /// The next byte for the data port: the controller's, the keyboard's, the mouse's.
     fn next(&mut self) -> Option<(u8, Source)> {
         if let Some(reply) = self.replies.pop() {
@@ -171,8 +180,8 @@ impl I8042State {
 /// device's.
 pub struct I8042 {
     state: I8042State,
-    keyboard_line: Arc<dyn InterruptLine>,
-    mouse_line: Arc<dyn InterruptLine>,
+    keyboard_line: Wire,
+    mouse_line: Wire,
     system: Arc<dyn SystemControl>,
     on_leds: Option<LedHook>,
 }
@@ -188,8 +197,8 @@ impl I8042 {
     ) -> Self {
         Self {
             state: I8042State::new(),
-            keyboard_line,
-            mouse_line,
+            keyboard_line: Wire::new(keyboard_line),
+            mouse_line: Wire::new(mouse_line),
             system,
             on_leds: None,
         }
@@ -249,12 +258,17 @@ impl I8042 {
     }
 
     /// Drives both lines as the byte at the data port wants.
-    fn drive(&self) {
-        let state = &self.state;
-        let wants = |source, bit| state.source == Some(source) && state.command_byte & bit != 0;
-        self.keyboard_line
-            .set(wants(Source::Keyboard, KEYBOARD_INTERRUPT));
-        self.mouse_line.set(wants(Source::Mouse, MOUSE_INTERRUPT));
+    fn drive(&mut self) {
+        let [keyboard, mouse] = self.state.interrupts();
+        self.keyboard_line.set(keyboard);
+        self.mouse_line.set(mouse);
+    }
+
+    /// The same after a reset or a restore.
+    fn drive_anew(&mut self) {
+        let [keyboard, mouse] = self.state.interrupts();
+        self.keyboard_line.force(keyboard);
+        self.mouse_line.force(mouse);
     }
 
     fn read_data(&mut self) -> u8 {
@@ -436,7 +450,7 @@ impl Stateful for I8042 {
         let before = self.leds();
         self.state = state;
         self.report_leds(before);
-        self.drive();
+        self.drive_anew();
         Ok(())
     }
 
@@ -444,7 +458,7 @@ impl Stateful for I8042 {
         let before = self.leds();
         self.state = I8042State::new();
         self.report_leds(before);
-        self.drive();
+        self.drive_anew();
     }
 }
 

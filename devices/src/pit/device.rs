@@ -134,23 +134,31 @@ impl Pit {
 impl Registers for Pit {
     fn read(&mut self, offset: u64, data: &mut [u8]) {
         data.fill(0xff);
-        let channel = self.state.channels.get_mut(offset as usize & 3);
-        if let (Some(channel), Some(first)) = (channel, data.first_mut()) {
-            *first = channel.read(self.time.now());
+        let now = self.time.now();
+        for (channel, byte) in self
+            .state
+            .channels
+            .iter_mut()
+            .skip(offset as usize)
+            .zip(data)
+        {
+            *byte = channel.read(now);
         }
     }
 
     fn write(&mut self, offset: u64, data: &[u8]) {
-        let Some(&byte) = data.first() else { return };
-        if offset == CONTROL {
-            return self.control(byte);
-        }
-        let now = self.time.now();
-        if let Some(channel) = self.state.channels.get_mut(offset as usize & 3) {
-            channel.write(byte, now);
-        }
-        if offset == 0 {
-            self.arm(now);
+        for (port, &byte) in (offset..=CONTROL).zip(data) {
+            if port == CONTROL {
+                self.control(byte);
+                continue;
+            }
+            let now = self.time.now();
+            if let Some(channel) = self.state.channels.get_mut(port as usize) {
+                channel.write(byte, now);
+            }
+            if port == 0 {
+                self.arm(now);
+            }
         }
     }
 }
@@ -158,9 +166,10 @@ impl Registers for Pit {
 impl TimerClient for Pit {
     /// One interrupt for all rises that are due by now.
     fn expired(&mut self) {
+        self.time.rang();
         let now = self.time.now();
         let Some(due) = self.due.filter(|&due| due <= now) else {
-            return;
+            return self.time.arm(self.due);
         };
         self.line.pulse();
         // The next rise is after now, and not sooner than a guest may ask for.

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::PORTS;
 use super::calendar::{Format, HOURS_24, TimeRegisters};
 use super::clock::{Moment, Offset, RtcBase};
 use super::nvram::{FirmwareFacts, Nvram};
 use crate::bus::Registers;
-use crate::clock::{Clock, Nanos, Timer, TimerClient};
-use crate::interrupt::InterruptLine;
+use crate::clock::{Clock, Nanos, Timeline, Timer, TimerClient};
+use crate::interrupt::{InterruptLine, Wire};
 use crate::state::{StateError, Stateful};
 
 /// Registers by their index.
@@ -101,9 +102,8 @@ pub struct Rtc {
     state: RtcState,
     /// Divider ticks (of 32,768 Hz, by [`Clock::now`]) whose periodic events are in register C.
     seen_ticks: u64,
-    clock: Arc<dyn Clock>,
-    timer: Arc<dyn Timer>,
-    line: Arc<dyn InterruptLine>,
+    time: Timeline,
+    line: Wire,
 }
 
 impl Rtc {
@@ -132,9 +132,8 @@ impl Rtc {
         let mut rtc = Self {
             state,
             seen_ticks: 0,
-            clock,
-            timer,
-            line,
+            time: Timeline::new(clock, timer),
+            line: Wire::new(line),
         };
         rtc.seen_ticks = rtc.ticks();
         rtc
@@ -161,11 +160,11 @@ impl Rtc {
     }
 
     fn moment(&self) -> Moment {
-        self.state.offset.apply(self.clock.wall())
+        self.state.offset.apply(self.time.wall())
     }
 
     fn ticks(&self) -> u64 {
-        (u128::from(self.clock.now()) * HZ / NANOS_PER_SECOND) as u64
+        (u128::from(self.time.now()) * HZ / NANOS_PER_SECOND) as u64
     }
 
     /// Divider ticks between periodic events, if there are any.
@@ -243,7 +242,7 @@ impl Rtc {
             self.periodic_deadline().filter(|_| awaited & PERIODIC != 0),
             self.second_deadline(awaited),
         ];
-        self.timer.arm(deadlines.into_iter().flatten().min());
+        self.time.arm(deadlines.into_iter().flatten().min());
     }
 
     /// When the next periodic event is, by [`Clock::now`].
@@ -262,7 +261,7 @@ impl Rtc {
         };
         let running = self.state.held.is_none();
         let distance = running.then(|| self.moment().until(next))?;
-        self.clock.now().checked_add(distance)
+        self.time.now().checked_add(distance)
     }
 
     fn time_registers(&self) -> TimeRegisters {
@@ -290,7 +289,7 @@ impl Rtc {
             seconds: registers.to_seconds(self.format()),
             nanos: phase,
         };
-        self.state.offset = Offset::between(self.clock.wall(), moment);
+        self.state.offset = Offset::between(self.time.wall(), moment);
         self.state.seen = moment.seconds;
     }
 
@@ -379,40 +378,41 @@ impl Rtc {
 impl Registers for Rtc {
     fn read(&mut self, offset: u64, data: &mut [u8]) {
         data.fill(0xff);
-        let Some(first) = data.first_mut() else {
-            return;
-        };
-        match offset {
-            1 => {
-                self.advance();
-                *first = self.read_register(self.state.index);
-                self.update();
-            }
-            2 => *first = self.state.extended_index,
-            3 => *first = self.state.nvram.get(self.state.extended_index | 0x80),
-            _ => {}
+        for (port, byte) in (offset..PORTS.into()).zip(data) {
+            *byte = match port {
+                1 => {
+                    self.advance();
+                    let byte = self.read_register(self.state.index);
+                    self.update();
+                    byte
+                }
+                2 => self.state.extended_index,
+                3 => self.state.nvram.get(self.state.extended_index | 0x80),
+                _ => 0xff,
+            };
         }
     }
 
     fn write(&mut self, offset: u64, data: &[u8]) {
-        let Some(&byte) = data.first() else { return };
-        match offset {
-            // Bit 7 masks the NMI, of which there is none.
-            0 => self.state.index = byte & 0x7f,
-            1 => {
-                self.advance();
-                self.write_register(self.state.index, byte);
-                self.update();
+        for (port, &byte) in (offset..PORTS.into()).zip(data) {
+            match port {
+                // Bit 7 masks the NMI, of which there is none.
+                0 => self.state.index = byte & 0x7f,
+                1 => {
+                    self.advance();
+                    self.write_register(self.state.index, byte);
+                    self.update();
+                }
+                2 => self.state.extended_index = byte & 0x7f,
+                _ => self.state.nvram.set(self.state.extended_index | 0x80, byte),
             }
-            2 => self.state.extended_index = byte & 0x7f,
-            3 => self.state.nvram.set(self.state.extended_index | 0x80, byte),
-            _ => {}
         }
     }
 }
 
 impl TimerClient for Rtc {
     fn expired(&mut self) {
+        self.time.rang();
         self.advance();
         self.update();
     }
@@ -436,8 +436,10 @@ impl Stateful for Rtc {
             a: state.a & !UPDATE_IN_PROGRESS,
             ..state
         };
+        self.time.rang();
         self.seen_ticks = self.ticks();
         self.hold_or_run(None);
+        self.line.force(self.state.c & self.state.b & EVENTS != 0);
         self.update();
         Ok(())
     }
@@ -449,6 +451,7 @@ impl Stateful for Rtc {
         self.state.c = 0;
         self.state.index = 0;
         self.state.extended_index = 0;
+        self.line.force(false);
         self.update();
     }
 }
