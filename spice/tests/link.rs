@@ -1,5 +1,7 @@
 //! The link stage, with clients that do it right and clients that do not.
 
+#![allow(clippy::panic, reason = "a test says no by a panic")]
+
 mod common;
 
 use caraway_spice::{Auth, Config, Password, SessionEvent, Size};

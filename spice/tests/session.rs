@@ -1,5 +1,7 @@
 //! Sessions and their channels, with a scripted client.
 
+#![allow(clippy::panic, reason = "a test says no by a panic")]
+
 mod common;
 
 use std::sync::Arc;

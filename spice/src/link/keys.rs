@@ -5,15 +5,19 @@
 //! the `rsa` crate is known for (RUSTSEC-2023-0071, "Marvin"), need thousands of decryptions with
 //! the same key and so find nothing to measure here.
 //!
-//! Making a key takes some ten milliseconds, so a thread of low ambition keeps a few in store. A
-//! flood of links empties the store and then waits for that thread; nobody else waits for it.
+//! Making a key takes some ten milliseconds, so a thread of its own keeps a few in store. A flood of
+//! links empties the store and then waits for that thread; nobody else waits for it. Where no
+//! password is asked for, nothing is ever decrypted, and such links do not wait long either: they get
+//! the public half of an earlier key, whose private half is gone.
 
 use std::thread;
+use std::time::Duration;
 
 use rsa::pkcs8::EncodePublicKey;
 use rsa::{Oaep, RsaPrivateKey};
 use sha1::Sha1;
 use tokio::sync::{Mutex, mpsc};
+use tokio::time::timeout;
 
 /// Bytes of the DER `SubjectPublicKeyInfo` of an RSA key with 1024 bits.
 pub(crate) const PUBLIC_KEY_LEN: usize = 162;
@@ -23,11 +27,16 @@ pub(crate) const TICKET_LEN: usize = 128;
 const BITS: usize = 1024;
 /// Keys in store: the channels of two clients that come at once.
 const STORE: usize = 8;
+/// How long a link without a password waits for a key of its own.
+const SPARE_TIME: Duration = Duration::from_millis(500);
+
+/// A DER `SubjectPublicKeyInfo`.
+pub(crate) type PublicKey = [u8; PUBLIC_KEY_LEN];
 
 /// The key of one link.
 pub(crate) struct LinkKey {
     private: RsaPrivateKey,
-    pub(crate) public: [u8; PUBLIC_KEY_LEN],
+    pub(crate) public: PublicKey,
 }
 
 impl LinkKey {
@@ -47,6 +56,8 @@ impl LinkKey {
 /// The store of keys, and the thread that fills it until the store is dropped.
 pub(crate) struct KeyStore {
     keys: Mutex<mpsc::Receiver<LinkKey>>,
+    /// What [`KeyStore::take_public`] gave away last.
+    spare: parking_lot::Mutex<Option<PublicKey>>,
 }
 
 impl KeyStore {
@@ -59,12 +70,27 @@ impl KeyStore {
             .spawn(move || fill(&sender))?;
         Ok(Self {
             keys: Mutex::new(keys),
+            spare: parking_lot::Mutex::default(),
         })
     }
 
     /// A key that nobody had before; waits until there is one. `None` if the thread is gone.
     pub(crate) async fn take(&self) -> Option<LinkKey> {
         self.keys.lock().await.recv().await
+    }
+
+    /// The public half of a key whose private half nobody has: a new one if one can be had soon,
+    /// else the last one again. `None` if the thread is gone.
+    pub(crate) async fn take_public(&self) -> Option<PublicKey> {
+        let spare = *self.spare.lock();
+        let public = match (timeout(SPARE_TIME, self.take()).await, spare) {
+            (Ok(Some(key)), _) => key.public,
+            (Err(_), Some(spare)) => spare,
+            (Err(_), None) => self.take().await?.public,
+            (Ok(None), _) => return None,
+        };
+        *self.spare.lock() = Some(public);
+        Some(public)
     }
 }
 
@@ -113,6 +139,27 @@ mod tests {
         runtime.expect("a runtime can be made").block_on(async {
             let (a, b) = (store.take().await, store.take().await);
             assert_ne!(a.map(|key| key.public), b.map(|key| key.public));
+        });
+    }
+
+    #[test]
+    fn links_without_a_password_do_not_wait_for_a_slow_thread() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build();
+        let (sender, keys) = mpsc::channel(1);
+        let store = KeyStore {
+            keys: Mutex::new(keys),
+            spare: parking_lot::Mutex::default(),
+        };
+        let only = LinkKey::generate().expect("keys can be made");
+        let public = only.public;
+        runtime.expect("a runtime can be made").block_on(async {
+            assert!(sender.send(only).await.is_ok());
+            for _ in 0..3 {
+                assert_eq!(store.take_public().await, Some(public));
+            }
         });
     }
 }

@@ -1,7 +1,7 @@
 //! The structures of the link stage (spice-protocol `protocol.h`).
 
 use crate::link::Refusal;
-use crate::link::keys::PUBLIC_KEY_LEN;
+use crate::link::keys::{PUBLIC_KEY_LEN, PublicKey};
 use crate::protocol::{LinkResult, MAGIC, MAJOR, MINOR, common_cap};
 use crate::wire::{Framing, Reader, Truncated};
 
@@ -104,7 +104,7 @@ impl LinkMessage {
 }
 
 /// Header and `SpiceLinkReply` that let the client go on to its ticket.
-pub(crate) fn welcome(public_key: &[u8; PUBLIC_KEY_LEN], channel_caps: &[u32]) -> Vec<u8> {
+pub(crate) fn welcome(public_key: &PublicKey, channel_caps: &[u32]) -> Vec<u8> {
     let common = [common_cap::OURS];
     let words = [&common, channel_caps].concat();
     let counts = [common.len() as u32, channel_caps.len() as u32, REPLY_LEN];
@@ -119,7 +119,7 @@ pub(crate) fn refuse(error: LinkResult) -> Vec<u8> {
 
 fn reply(
     error: LinkResult,
-    public_key: &[u8; PUBLIC_KEY_LEN],
+    public_key: &PublicKey,
     counts_and_offset: [u32; 3],
     caps: &[u32],
 ) -> Vec<u8> {

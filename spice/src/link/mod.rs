@@ -28,6 +28,10 @@ const HELLO_TIME: Duration = Duration::from_secs(10);
 const REPLY_TIME: Duration = Duration::from_secs(20);
 /// For the choice of authentication and the ticket.
 const TICKET_TIME: Duration = Duration::from_secs(20);
+/// For a refused client to close.
+const PART_TIME: Duration = Duration::from_millis(500);
+/// Reads of 4 KiB that a refused client's last words may take.
+const PART_READS: usize = 16;
 
 /// Why a connection did not become a channel.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -113,15 +117,22 @@ pub(crate) async fn authenticate(
     auth: &Auth,
 ) -> Result<(), Refusal> {
     let reply = async {
-        let key = keys.take().await.ok_or(Refusal::Unavailable)?;
+        let (secret, public) = match auth {
+            Auth::None => (None, keys.take_public().await.ok_or(Refusal::Unavailable)?),
+            Auth::Password(password) => {
+                let key = keys.take().await.ok_or(Refusal::Unavailable)?;
+                let public = key.public;
+                (Some((key, password)), public)
+            }
+        };
         let capabilities = ChannelKind::from_wire(wanted.channel_type)
             .map_or(&[] as &[u32], ChannelKind::capabilities);
         stream
-            .write_all(&message::welcome(&key.public, capabilities))
+            .write_all(&message::welcome(&public, capabilities))
             .await?;
-        Ok(key)
+        Ok(secret)
     };
-    let key = within(REPLY_TIME, "take the reply", reply).await?;
+    let secret = within(REPLY_TIME, "take the reply", reply).await?;
 
     let read = async {
         if wanted.selects_auth() {
@@ -136,12 +147,12 @@ pub(crate) async fn authenticate(
     };
     let ticket = within(TICKET_TIME, "send its ticket", read).await?;
 
-    match auth {
-        Auth::None => Ok(()),
-        Auth::Password(password) => match key.decrypt(&ticket) {
-            Some(text) if password.matches(&text) => Ok(()),
-            _ => Err(Refusal::WrongTicket),
-        },
+    let Some((key, password)) = secret else {
+        return Ok(());
+    };
+    match key.decrypt(&ticket) {
+        Some(text) if password.matches(&text) => Ok(()),
+        _ => Err(Refusal::WrongTicket),
     }
 }
 
@@ -169,9 +180,6 @@ pub(crate) async fn part(stream: &mut BoxedStream) {
     };
     let _ = timeout(PART_TIME, drain).await;
 }
-
-const PART_TIME: Duration = Duration::from_millis(500);
-const PART_READS: usize = 16;
 
 async fn within<T>(
     time: Duration,
