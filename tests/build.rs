@@ -23,18 +23,39 @@ fn main() {
 fn assemble(source: &Path, out: &Path, width: &str, link: &[&str]) -> PathBuf {
     let image = out.join(source.file_stem().expect("a source has a name"));
     let object = image.with_extension("o");
-    run(Command::new("as").arg(width).arg("-o").arg(&object).arg(source));
-    run(Command::new("ld").args(link).arg("-o").arg(&image).arg(&object));
+    run(Command::new("as")
+        .arg(width)
+        .arg("-o")
+        .arg(&object)
+        .arg(source));
+    run(Command::new("ld")
+        .args(link)
+        .arg("-o")
+        .arg(&image)
+        .arg(&object));
     image
 }
 
 /// Builds a guest that is a crate; where the result is.
 fn cargo(manifest: &Path, target: &Path) -> PathBuf {
     let mut cargo = Command::new(env::var_os("CARGO").expect("cargo names itself"));
-    cargo.args(["build", "--quiet", "--release", "--locked", "--manifest-path"]).arg(manifest);
+    cargo
+        .args([
+            "build",
+            "--quiet",
+            "--release",
+            "--locked",
+            "--manifest-path",
+        ])
+        .arg(manifest);
     cargo.arg("--target-dir").arg(target);
     // What the caller asked of the host's programs is not meant for a guest.
-    for variable in ["CARGO_ENCODED_RUSTFLAGS", "RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER"] {
+    for variable in [
+        "CARGO_ENCODED_RUSTFLAGS",
+        "RUSTFLAGS",
+        "RUSTC_WRAPPER",
+        "RUSTC_WORKSPACE_WRAPPER",
+    ] {
         cargo.env_remove(variable);
     }
     run(&mut cargo);

@@ -26,3 +26,4 @@ mod vga;
 
 pub use config::{QxlConfig, QxlError};
 pub use device::{BarRegion, Qxl, Screenshot};
+pub use text::TextScreen;

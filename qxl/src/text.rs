@@ -22,8 +22,16 @@ fn character(byte: u8) -> char {
     }
 }
 
-/// The rows of a text screen, without blanks at their ends.
-pub(crate) fn rows(mode: &TextMode, memory: &Memory) -> Vec<String> {
+/// A text screen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TextScreen {
+    /// Cells across.
+    pub columns: u32,
+    /// The rows from the top, each without blanks at its end.
+    pub rows: Vec<String>,
+}
+
+pub(crate) fn screen(mode: &TextMode, memory: &Memory) -> TextScreen {
     let row = |row: u32| {
         let start = mode.start + u64::from(row) * mode.stride;
         let cell = |column: u32| {
@@ -33,7 +41,10 @@ pub(crate) fn rows(mode: &TextMode, memory: &Memory) -> Vec<String> {
         let line: String = (0..mode.columns).map(cell).collect();
         line.trim_end().to_owned()
     };
-    (0..mode.rows).map(row).collect()
+    TextScreen {
+        columns: mode.columns,
+        rows: (0..mode.rows).map(row).collect(),
+    }
 }
 
 #[cfg(test)]

@@ -115,6 +115,16 @@ impl Failure {
         }))
     }
 
+    /// The same failure, in the words of what it kept from happening.
+    #[must_use]
+    pub fn context(mut self, message: impl Into<String>) -> Self {
+        if let Self::Report(report) = &mut self {
+            let cause = std::mem::replace(&mut report.message, message.into());
+            report.causes.insert(0, cause);
+        }
+        self
+    }
+
     /// The same failure, saying what to do about it.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {

@@ -9,7 +9,7 @@ use caraway_spice::Size;
 use super::{Core, Mode, Qxl};
 use crate::canvas::Canvas;
 use crate::command::MAX_SIDE;
-use crate::text;
+use crate::text::{self, TextScreen};
 use crate::vga::PORT_BASE;
 
 /// How often somebody who looks sees a new picture.
@@ -162,13 +162,13 @@ impl Qxl {
         }
     }
 
-    /// The rows of the text screen, without blanks at their ends; `None` outside of text modes.
+    /// The text screen; `None` outside of text modes.
     #[must_use]
-    pub fn text(&self) -> Option<Vec<String>> {
+    pub fn text(&self) -> Option<TextScreen> {
         if self.mode() != Mode::Vga {
             return None;
         }
         let mode = self.vga.lock().text_mode()?;
-        Some(text::rows(&mode, &self.memory))
+        Some(text::screen(&mode, &self.memory))
     }
 }

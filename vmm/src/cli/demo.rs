@@ -11,8 +11,8 @@ use clap::Args;
 use super::run::Options;
 use crate::config::units::MIB;
 use crate::config::{Document, Host};
+use crate::control;
 use crate::exit::{Exit, Failure};
-use crate::machine;
 
 /// A boot sector that shows another colour at every key.
 const COLOURS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/colours.img"));
@@ -57,7 +57,7 @@ impl Demo {
             .map_err(|error| Failure::of(Exit::Internal, &error))?;
         let document = Document::new(&text, Path::new("."));
         let spec = document.check(&document.parse()?, &Host::probe())?;
-        let exit = machine::run(spec, self.options.into_run(false)?);
+        let exit = control::run(&spec, &self.options.into_run(false)?);
         drop(disk);
         exit
     }

@@ -8,9 +8,9 @@ use regex::bytes::Regex;
 use super::ConfigFile;
 use crate::config::units::Span;
 use crate::console::Watch;
+use crate::control::{self, RunOptions};
 use crate::exit::{Exit, Failure};
 use crate::logging::LogFormat;
-use crate::machine::{self, RunOptions};
 
 /// How to run the machine.
 #[derive(Debug, Args)]
@@ -92,6 +92,6 @@ impl Run {
         for note in &spec.notes {
             tracing::info!("{note}");
         }
-        machine::run(spec, self.options.into_run(format == LogFormat::Json)?)
+        control::run(&spec, &self.options.into_run(format == LogFormat::Json)?)
     }
 }

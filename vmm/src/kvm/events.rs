@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use caraway_virtio::NotifyRegistrar;
 use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -16,23 +17,20 @@ impl IoEvents {
     pub fn new(vm: Arc<VmFd>) -> Arc<Self> {
         Arc::new(Self { vm })
     }
+}
 
-    /// Lets any write to physical address `address` signal `event`.
-    ///
-    /// # Errors
-    /// The kernel's; the device then hears of the write by an exit, as without this.
-    pub fn register(&self, event: &EventFd, address: u64) -> std::io::Result<()> {
+impl NotifyRegistrar for IoEvents {
+    fn register(&self, address: u64, event: &EventFd) -> std::io::Result<()> {
         let address = IoEventAddress::Mmio(address);
         self.vm
             .register_ioevent(event, &address, NoDatamatch)
             .map_err(Into::into)
     }
 
-    /// Undoes [`register`](Self::register).
-    pub fn unregister(&self, event: &EventFd, address: u64) {
-        let address = IoEventAddress::Mmio(address);
-        if let Err(error) = self.vm.unregister_ioevent(event, &address, NoDatamatch) {
-            tracing::warn!(?address, %error, "a doorbell could not be taken away");
+    fn unregister(&self, address: u64, event: &EventFd) {
+        let doorbell = IoEventAddress::Mmio(address);
+        if let Err(error) = self.vm.unregister_ioevent(event, &doorbell, NoDatamatch) {
+            tracing::warn!(address, %error, "a doorbell could not be taken away");
         }
     }
 }

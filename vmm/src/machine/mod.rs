@@ -1,41 +1,138 @@
-//! Builds a machine and runs it to its end.
+//! The machine: a small struct that owns its parts, and what is done to all of them together.
 
-use std::path::PathBuf;
-use std::time::Duration;
+mod board;
+mod boot;
+mod build;
+mod display_thread;
+mod event_loop;
+mod firmware;
+mod input;
+mod notices;
+mod signals;
+mod timers;
+mod virtio;
 
-use crate::config::MachineSpec;
-use crate::console::Watch;
+use std::sync::Arc;
+
+use caraway_arch::state::{ChipState, SaveContext, VcpuState};
+use caraway_arch::{GuestMemory, Layout};
+use caraway_devices::{RealClock, SerialPort};
+use caraway_qxl::Qxl;
+use kvm_ioctls::VmFd;
+use parking_lot::Mutex;
+
+pub use build::Surroundings;
+pub use event_loop::{EventLoop, Keep, Source};
+pub use input::Input;
+pub use notices::{Notice, Notices};
+pub use signals::Signals;
+
 use crate::exit::{Exit, Failure};
+use crate::kvm::GuestSpace;
+use crate::vcpu::Vcpus;
 
-/// What the command line adds to the config.
-#[derive(Debug, Clone, Default)]
-pub struct RunOptions {
-    /// Serve the API on this Unix socket.
-    pub api: Option<PathBuf>,
-    /// End with [`Exit::Timeout`] after this long.
-    pub timeout: Option<Duration>,
-    /// Wait for `vm.resume` before the first instruction.
-    pub paused: bool,
-    /// What to look for in the serial output.
-    pub watch: Watch,
-    /// Write a picture of every head here when the machine ends.
-    pub screenshot_on_exit: Option<PathBuf>,
-    /// Write a connection file for viewers here.
-    pub vv: Option<PathBuf>,
-    /// Write the serial output here too.
-    pub serial_file: Option<PathBuf>,
-    /// Leave serial log, events, pictures, config and exit report in this folder.
-    pub artifacts: Option<PathBuf>,
-    /// Print nothing for people: no viewer's line, no hint how to leave.
-    pub quiet: bool,
+/// A machine with its vCPUs, devices and their threads. Dropping it ends them all.
+pub struct Machine {
+    // The order is that of dropping: the vCPUs end first, guest memory goes last.
+    vcpus: Vcpus,
+    disks: Vec<virtio::DiskThread>,
+    _display: Option<display_thread::DisplayThread>,
+    board: board::Board,
+    qxl: Option<Arc<Qxl>>,
+    input: Arc<Input>,
+    clock: Arc<RealClock>,
+    timers: timers::Timers,
+    boot: boot::Boot,
+    tables: firmware::Tables,
+    initial: Initial,
+    layout: Layout,
+    vm: Arc<VmFd>,
+    _space: Arc<GuestSpace>,
+    memory: GuestMemory,
 }
 
-/// Runs the machine in the foreground until it ends.
-///
-/// # Errors
-///
-/// It could not be built or run; everything made for it is gone again.
-pub fn run(spec: MachineSpec, options: RunOptions) -> Result<Exit, Failure> {
-    let _ = (spec, options);
-    Err(Failure::new(Exit::Internal, "this build runs no machine"))
+/// The vCPUs and interrupt controllers at the start, which is what a reset goes back to.
+struct Initial {
+    context: SaveContext,
+    vcpus: Vec<VcpuState>,
+    chips: ChipState,
+}
+
+impl Machine {
+    /// Lets the guest run.
+    pub fn resume(&self) {
+        self.clock.start();
+        self.timers.resume();
+        self.disks.iter().for_each(virtio::DiskThread::resume);
+        self.vcpus.run();
+    }
+
+    /// Stops the guest and its time. When this returns no vCPU runs and no request is under way.
+    pub fn pause(&self) {
+        self.vcpus.park();
+        self.disks.iter().for_each(virtio::DiskThread::pause);
+        self.timers.suspend();
+        self.clock.stop();
+    }
+
+    /// Puts everything back to its start; the guest must be paused.
+    ///
+    /// # Errors
+    /// What KVM, or the kernel's file, refuses.
+    pub fn reset(&mut self) -> Result<(), Failure> {
+        for device in &self.board.lifecycles {
+            device.reset();
+        }
+        let entry = self
+            .boot
+            .place(&self.memory, &self.layout, self.tables.rsdp())?;
+        self.tables.place(&self.memory)?;
+        let failed = |error: &dyn std::error::Error| {
+            Failure::of(Exit::Internal, error).context("the vCPUs can't be reset")
+        };
+        for (vcpu, state) in self.vcpus.parked().zip(&self.initial.vcpus) {
+            state
+                .reset(&vcpu, &self.initial.context)
+                .map_err(|error| failed(&error))?;
+        }
+        self.initial
+            .chips
+            .restore(&self.vm)
+            .map_err(|error| failed(&error))?;
+        if let Some(first) = self.vcpus.parked().next() {
+            entry
+                .apply(&first, &self.memory)
+                .map_err(|error| failed(&error))?;
+        }
+        Ok(())
+    }
+
+    /// Presses the power button; `false` if the guest does not listen to it.
+    #[must_use]
+    pub fn power_button(&self) -> bool {
+        self.board.acpi_pm.lock().power_button()
+    }
+
+    /// Wakes a guest that went to sleep.
+    pub fn wake(&self) {
+        self.board.acpi_pm.lock().wake();
+    }
+
+    /// COM1.
+    #[must_use]
+    pub fn serial(&self) -> &Arc<Mutex<SerialPort>> {
+        &self.board.serial
+    }
+
+    /// Keyboards and pointers.
+    #[must_use]
+    pub fn input(&self) -> &Arc<Input> {
+        &self.input
+    }
+
+    /// The display, if there is one.
+    #[must_use]
+    pub fn qxl(&self) -> Option<&Arc<Qxl>> {
+        self.qxl.as_ref()
+    }
 }

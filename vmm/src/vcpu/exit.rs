@@ -1,5 +1,7 @@
 //! Why the guest stopped running, as a type: the one place that reads `kvm_run`.
 
+use std::sync::Arc;
+
 use caraway_devices::Bus;
 use kvm_bindings::{
     KVM_EXIT_FAIL_ENTRY, KVM_EXIT_HLT, KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_INTR, KVM_EXIT_IO,
@@ -8,12 +10,12 @@ use kvm_bindings::{
 use kvm_ioctls::VcpuFd;
 
 /// The two address spaces of the machine.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Buses {
     /// I/O ports.
-    pub ports: Bus,
+    pub ports: Arc<Bus>,
     /// Physical addresses that are no memory of ours.
-    pub mmio: Bus,
+    pub mmio: Arc<Bus>,
 }
 
 /// What one stretch of running ended in.

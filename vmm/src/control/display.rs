@@ -1,0 +1,310 @@
+//! What the machine shows: pictures of it, the server for it, and how to connect to that.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use caraway_qxl::Qxl;
+use caraway_spice::{
+    Auth, DisplayObserver, DisplaySource, Password, Server, SessionEvent, SessionObserver, Update,
+};
+
+use super::ending::Artifacts;
+use crate::command::{
+    ApiError, ChannelInfo, DisplayInfo, ErrorCode, HeadInfo, Screenshot, SessionInfo, TextScreen,
+    Viewer,
+};
+use crate::config::MachineSpec;
+use crate::config::endpoint::Listen;
+use crate::config::spice::Secret;
+use crate::events::{Event, EventLog};
+use crate::exit::{Exit, Failure};
+use crate::machine::{Input, Machine, Notice, Notices};
+use crate::metrics::Metrics;
+use crate::vv;
+
+/// The display of a machine, if it has one.
+pub(super) struct Display {
+    name: String,
+    qxl: Option<Arc<Qxl>>,
+    input: Arc<Input>,
+    changes: Arc<Changes>,
+    listeners: Vec<Listen>,
+    password: Option<Secret>,
+}
+
+/// Counts what changes on the display, and has the control loop told of new modes.
+struct Changes {
+    count: AtomicU64,
+    notices: Arc<Notices>,
+}
+
+impl DisplayObserver for Changes {
+    fn updated(&self, _updates: &[Update]) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn layout_changed(&self) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.notices.post(Notice::Display);
+    }
+
+    fn cursor_changed(&self) {}
+}
+
+fn no_display() -> ApiError {
+    ApiError::new(ErrorCode::NoDisplay, "the machine has no display")
+        .hint("give its config a `display`")
+}
+
+impl Display {
+    /// The display of `machine`, shown at `listeners`.
+    pub(super) fn new(
+        spec: &MachineSpec,
+        machine: &Machine,
+        listeners: Vec<Listen>,
+        notices: &Arc<Notices>,
+    ) -> Self {
+        let qxl = machine.qxl().cloned();
+        let notices = Arc::clone(notices);
+        let changes = Arc::new(Changes {
+            count: AtomicU64::new(0),
+            notices,
+        });
+        if let Some(qxl) = &qxl {
+            let observer: Arc<dyn DisplayObserver> = changes.clone();
+            qxl.observe(Arc::downgrade(&observer));
+        }
+        Self {
+            name: spec.name.clone(),
+            qxl,
+            input: Arc::clone(machine.input()),
+            changes,
+            listeners,
+            password: spec.spice.as_ref().and_then(|spice| spice.password.clone()),
+        }
+    }
+
+    /// A SPICE server for it, if the config asks for one.
+    ///
+    /// # Errors
+    /// The password is not one that SPICE can carry.
+    pub(super) fn server(
+        &self,
+        spec: &MachineSpec,
+        events: &Arc<EventLog>,
+        metrics: &Metrics,
+    ) -> Result<Option<Arc<Server>>, Failure> {
+        let (Some(spice), Some(qxl)) = (&spec.spice, &self.qxl) else {
+            return Ok(None);
+        };
+        let auth = match &spice.password {
+            None => Auth::None,
+            Some(secret) => Auth::Password(
+                Password::new(secret.reveal())
+                    .map_err(|error| Failure::of(Exit::Config, &error).context("spice.password"))?,
+            ),
+        };
+        let config = caraway_spice::Config {
+            name: spec.name.clone(),
+            uuid: Some(*spec.uuid.as_bytes()),
+            auth,
+            ..caraway_spice::Config::default()
+        };
+        let observer = Arc::new(Sessions::new(events, metrics));
+        let source: Arc<dyn DisplaySource> = qxl.clone();
+        Ok(Some(Server::new(
+            config,
+            vec![source],
+            self.input.clone(),
+            observer,
+        )))
+    }
+
+    /// Tells a person where the display is and how to leave.
+    pub(super) fn greet(&self, terminal: bool) {
+        for listen in &self.listeners {
+            eprintln!("Viewer:  {}", vv::viewer_line(listen));
+        }
+        if terminal {
+            eprintln!("Leave:   Ctrl-]");
+        }
+    }
+
+    /// Writes a connection file for viewers.
+    pub(super) fn write_vv(&self, path: &Path) -> Result<(), Failure> {
+        let viewer = self.viewer().map_err(|error| {
+            Failure::new(
+                Exit::Usage,
+                format!("--vv {}: {}", path.display(), error.message),
+            )
+        })?;
+        std::fs::write(path, vv::file(&viewer)).map_err(|error| {
+            Failure::of(Exit::Resource, &error).context(format!("can't write {}", path.display()))
+        })
+    }
+
+    pub(super) fn viewer(&self) -> Result<Viewer, ApiError> {
+        if self.listeners.is_empty() {
+            return Err(
+                ApiError::new(ErrorCode::NoDisplay, "the machine has no SPICE server")
+                    .hint("give its config `spice` with `listen`"),
+            );
+        }
+        Ok(Viewer {
+            title: self.name.clone(),
+            listeners: self.listeners.clone(),
+            password: self.password.clone(),
+        })
+    }
+
+    pub(super) fn info(&self, server: Option<&Server>) -> Result<DisplayInfo, ApiError> {
+        let qxl = self.qxl.as_ref().ok_or_else(no_display)?;
+        let heads = qxl.layout().heads.into_iter().map(|head| HeadInfo {
+            id: head.id,
+            x: head.area.left,
+            y: head.area.top,
+            width: head.area.width(),
+            height: head.area.height(),
+        });
+        let sessions = server
+            .map(|server| server.info().sessions)
+            .unwrap_or_default();
+        let sessions = sessions.into_iter().map(|session| SessionInfo {
+            id: session.id,
+            peer: session.peer,
+            channels: session
+                .channels
+                .into_iter()
+                .map(|channel| ChannelInfo {
+                    kind: channel.kind.to_string(),
+                    id: channel.id.into(),
+                })
+                .collect(),
+        });
+        let absolute = caraway_spice::InputSink::absolute(&*self.input);
+        Ok(DisplayInfo {
+            listeners: self.listeners.iter().map(ToString::to_string).collect(),
+            sessions: sessions.collect(),
+            heads: heads.collect(),
+            mouse_mode: if absolute { "client" } else { "server" }.to_owned(),
+        })
+    }
+
+    pub(super) fn screenshot(&self, head: u32) -> Result<Screenshot, ApiError> {
+        let qxl = self.qxl.as_ref().ok_or_else(no_display)?;
+        let heads = qxl.layout().heads.len();
+        if heads == 0 {
+            return Err(ApiError::new(
+                ErrorCode::NoPicture,
+                "the guest shows nothing now",
+            ));
+        }
+        let shot = qxl.screenshot(head as usize).ok_or_else(|| {
+            let message = format!("there is no head {head}; the guest shows {heads}");
+            ApiError::new(ErrorCode::NotFound, message).path("head")
+        })?;
+        let (width, height) = (shot.size.width, shot.size.height);
+        Ok(Screenshot {
+            width,
+            height,
+            pixels: shot.pixels,
+        })
+    }
+
+    pub(super) fn stamp(&self) -> Result<u64, ApiError> {
+        let qxl = self.qxl.as_ref().ok_or_else(no_display)?;
+        // In a VGA mode only looking tells what changed.
+        let generation = qxl.layout().generation;
+        Ok(self.changes.count.load(Ordering::Relaxed) ^ generation << 48)
+    }
+
+    pub(super) fn text(&self) -> Result<TextScreen, ApiError> {
+        let qxl = self.qxl.as_ref().ok_or_else(no_display)?;
+        let text = qxl.text().ok_or_else(|| {
+            ApiError::new(ErrorCode::NotTextMode, "the display is not in text mode")
+                .hint("`display.screenshot` gives its pixels")
+        })?;
+        Ok(TextScreen {
+            columns: text.columns,
+            rows: text.rows,
+        })
+    }
+
+    /// What the guest shows has another size.
+    pub(super) fn mode_event(&self) -> Option<Event> {
+        let size = self.qxl.as_ref()?.layout().primary.unwrap_or_default();
+        Some(Event::DisplayMode {
+            width: size.width,
+            height: size.height,
+        })
+    }
+
+    /// Writes what every head shows: the first one to `path`, all of them to `artifacts`.
+    ///
+    /// # Errors
+    /// A file can't be written.
+    pub(super) fn write_pictures(
+        &self,
+        path: Option<&Path>,
+        artifacts: &Artifacts,
+    ) -> Result<(), Failure> {
+        let Some(qxl) = &self.qxl else { return Ok(()) };
+        for head in 0..qxl.layout().heads.len() {
+            let wanted = path.filter(|_| head == 0).map(Path::to_owned);
+            let paths = wanted.into_iter().chain(artifacts.screenshot(head));
+            let Some(shot) = qxl.screenshot(head) else {
+                continue;
+            };
+            for path in paths {
+                let shot = Screenshot {
+                    width: shot.size.width,
+                    height: shot.size.height,
+                    pixels: shot.pixels.clone(),
+                };
+                crate::picture::write_png(&path, &shot).map_err(|error| {
+                    Failure::of(Exit::Resource, &error)
+                        .context(format!("can't write {}", path.display()))
+                })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Notes who comes and goes.
+struct Sessions {
+    events: Arc<EventLog>,
+    connected: crate::metrics::Value,
+    refused: crate::metrics::Value,
+}
+
+impl Sessions {
+    fn new(events: &Arc<EventLog>, metrics: &Metrics) -> Self {
+        let counter = |name, help| metrics.counter(name, help, &[]);
+        Self {
+            events: Arc::clone(events),
+            connected: counter("spice_sessions_total", "Viewers that connected."),
+            refused: counter("spice_refused_total", "Connections that were not let in."),
+        }
+    }
+}
+
+impl SessionObserver for Sessions {
+    fn event(&self, event: SessionEvent) {
+        match event {
+            SessionEvent::Connected { session, peer } => {
+                self.connected.increment();
+                self.events.emit(Event::SpiceConnected { session, peer });
+            }
+            SessionEvent::Disconnected { session, peer, .. } => {
+                self.events.emit(Event::SpiceDisconnected { session, peer });
+            }
+            SessionEvent::Refused { peer, reason } => {
+                self.refused.increment();
+                self.events.emit(Event::SpiceRefused { peer, reason });
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,404 @@
+//! Runs a machine from its config to its end: the control loop, and what stands around it.
+//!
+//! The loop is the only one that changes the machine. Command line, API and signals send it
+//! [`Command`]s; the machine's own threads leave it [`Notice`]s.
+
+mod console;
+mod display;
+mod ending;
+mod net;
+
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use caraway_devices::SystemEvent;
+use caraway_spice::InputSink;
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+
+use crate::command::{
+    ApiError, Command, ControlReceiver, DeviceInfo, ErrorCode, InputEvent, VmInfo, VmState,
+    control_channel,
+};
+use crate::config::MachineSpec;
+use crate::config::policy::{OnPanic, OnReset};
+use crate::console::{Verdict, Watch};
+use crate::events::{Event, EventLog, Origin};
+use crate::exit::{Exit, Failure};
+use crate::machine::{EventLoop, Machine, Notice, Notices, Signals, Surroundings};
+use crate::metrics::Metrics;
+use crate::vcpu::Stop;
+
+use display::Display;
+use ending::Artifacts;
+use net::Net;
+
+/// What the command line adds to the config.
+#[derive(Debug, Clone, Default)]
+pub struct RunOptions {
+    /// Serve the API on this Unix socket.
+    pub api: Option<PathBuf>,
+    /// End with [`Exit::Timeout`] after this long.
+    pub timeout: Option<Duration>,
+    /// Wait for `vm.resume` before the first instruction.
+    pub paused: bool,
+    /// What to look for in the serial output.
+    pub watch: Watch,
+    /// Write a picture of every head here when the machine ends.
+    pub screenshot_on_exit: Option<PathBuf>,
+    /// Write a connection file for viewers here.
+    pub vv: Option<PathBuf>,
+    /// Write the serial output here too.
+    pub serial_file: Option<PathBuf>,
+    /// Leave serial log, events, pictures, config and exit report in this folder.
+    pub artifacts: Option<PathBuf>,
+    /// Print nothing for people: no viewer's line, no hint how to leave.
+    pub quiet: bool,
+}
+
+/// Runs the machine in the foreground until it ends.
+///
+/// # Errors
+/// It could not be built or run; everything made for it is gone again.
+pub fn run(spec: &MachineSpec, options: &RunOptions) -> Result<Exit, Failure> {
+    let host = |error: std::io::Error| {
+        Failure::of(Exit::Internal, &error).context("the control loop can't be set up")
+    };
+    let signals = Signals::take().map_err(host)?;
+    let notices = Notices::new().map_err(host)?;
+    let (handle, receiver) = control_channel().map_err(host)?;
+    let artifacts = Artifacts::open(options.artifacts.as_deref(), spec)?;
+    let events = Arc::new(EventLog::new(artifacts.events()?));
+    let metrics = Arc::new(Metrics::default());
+    // What others may hold is taken first, so that a port in use is known before anything runs.
+    let listeners = net::Listeners::bind(spec, options.api.as_deref())?;
+
+    let (input, mut sources, serial) =
+        console::open(spec, options, &artifacts, &handle, &notices).map_err(|failure| *failure)?;
+    let net_later = Arc::new(std::sync::OnceLock::<Arc<caraway_spice::Server>>::new());
+    let (pointer, lamps) = (Arc::clone(&net_later), Arc::clone(&net_later));
+    let surroundings = Surroundings {
+        serial: Box::new(serial),
+        serial_room: input.room_hook(),
+        pointer_changed: Arc::new(move || {
+            pointer.get().inspect(|server| server.refresh_mouse_mode());
+        }),
+        lamps_changed: Arc::new(move || {
+            lamps.get().inspect(|server| server.refresh_locks());
+        }),
+        notices: Arc::clone(&notices),
+    };
+    let (machine, machine_sources) = Machine::build(spec, surroundings)?;
+    sources.extend(machine_sources);
+    input.connect(machine.serial());
+
+    let display = Display::new(spec, &machine, listeners.viewer_addresses(), &notices);
+    let server = display.server(spec, &events, &metrics)?;
+    if let Some(server) = &server {
+        // Nobody else sets it.
+        let _ = net_later.set(Arc::clone(server));
+    }
+    let net = Net::start(listeners, server.clone(), &handle, &events, &metrics)?;
+    let devices = EventLoop::start("devices", sources).map_err(host)?;
+    if let Some(path) = &options.vv {
+        display.write_vv(path)?;
+    }
+    if !options.quiet {
+        display.greet(input.is_terminal());
+    }
+
+    let mut control = Control {
+        spec,
+        machine,
+        display,
+        server,
+        events: Arc::clone(&events),
+        state: VmState::Paused,
+        started: Instant::now(),
+        seen: None,
+    };
+    let deadline = options.timeout.map(|timeout| Instant::now() + timeout);
+    if !options.paused {
+        control.resume();
+        events.emit(Event::Started);
+    }
+    let exit = control.work(
+        receiver,
+        &notices,
+        signals,
+        deadline,
+        !options.watch.is_idle(),
+    );
+    let exit = exit.map_err(host)?;
+
+    control.machine.pause();
+    events.emit(Event::Shutdown {
+        reason: exit.word().to_owned(),
+        code: exit.code(),
+    });
+    let pictures = control
+        .display
+        .write_pictures(options.screenshot_on_exit.as_deref(), &artifacts);
+    drop(net);
+    drop(devices);
+    drop(control);
+    artifacts.report(exit)?;
+    pictures?;
+    Ok(exit)
+}
+
+/// The control loop's state.
+struct Control<'a> {
+    spec: &'a MachineSpec,
+    machine: Machine,
+    display: Display,
+    server: Option<Arc<caraway_spice::Server>>,
+    events: Arc<EventLog>,
+    state: VmState,
+    started: Instant,
+    /// What the serial port's watcher saw.
+    seen: Option<Verdict>,
+}
+
+/// What is readable.
+const COMMANDS: u64 = 0;
+const NOTICES: u64 = 1;
+const SIGNALS: u64 = 2;
+
+impl Control<'_> {
+    /// Serves commands, notices and signals until one of them ends the machine.
+    fn work(
+        &mut self,
+        mut commands: ControlReceiver,
+        notices: &Notices,
+        mut signals: Signals,
+        deadline: Option<Instant>,
+        watched: bool,
+    ) -> std::io::Result<Exit> {
+        let epoll = Epoll::new()?;
+        let watch = |fd, token| {
+            epoll.ctl(
+                ControlOperation::Add,
+                fd,
+                EpollEvent::new(EventSet::IN, token),
+            )
+        };
+        watch(commands.as_raw_fd(), COMMANDS)?;
+        watch(notices.as_raw_fd(), NOTICES)?;
+        watch(signals.descriptor(), SIGNALS)?;
+        let mut ready = [EpollEvent::default(); 3];
+        loop {
+            let patience = match deadline.map(|at| at.saturating_duration_since(Instant::now())) {
+                Some(Duration::ZERO) => return Ok(Exit::Timeout),
+                // Rounded up, so as not to spin through the last millisecond.
+                Some(left) => i32::try_from(left.as_millis() + 1).unwrap_or(i32::MAX),
+                None => -1,
+            };
+            match epoll.wait(patience, &mut ready) {
+                Ok(_) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            }
+            // All three are asked whenever one is ready: none blocks, and the serial port's last
+            // words count before the power-off that follows them.
+            while let Some(command) = commands.try_next() {
+                if let Some(exit) = self.command(command) {
+                    return Ok(exit);
+                }
+            }
+            for notice in notices.take() {
+                if let Some(exit) = self.notice(notice) {
+                    // The watcher may have seen its text in the same breath.
+                    while let Some(command) = commands.try_next() {
+                        if let Command::Serial(verdict) = command {
+                            return Ok(verdict.into());
+                        }
+                    }
+                    let missed = watched && self.spec_expects(exit);
+                    return Ok(if missed { Exit::NotSeen } else { exit });
+                }
+            }
+            if let Some(signal) = signals.next() {
+                return Ok(match signal {
+                    libc::SIGINT => Exit::Interrupted,
+                    _ => Exit::Terminated,
+                });
+            }
+        }
+    }
+
+    /// Whether an end by `exit` means that an expected text never came.
+    fn spec_expects(&self, exit: Exit) -> bool {
+        self.seen.is_none() && exit == Exit::Success
+    }
+
+    fn resume(&mut self) {
+        if self.state == VmState::Paused {
+            self.machine.resume();
+            self.state = VmState::Running;
+        }
+    }
+
+    fn pause(&mut self) {
+        if self.state == VmState::Running {
+            self.machine.pause();
+            self.state = VmState::Paused;
+        }
+    }
+
+    /// Starts the guest anew; it runs afterwards if it ran before.
+    fn reset(&mut self, by: Origin) -> Result<(), Failure> {
+        let ran = self.state == VmState::Running;
+        self.pause();
+        self.machine.reset()?;
+        self.events.emit(Event::Reset { by });
+        if ran {
+            self.resume();
+        }
+        Ok(())
+    }
+
+    fn reset_or_end(&mut self, by: Origin) -> Option<Exit> {
+        let failure = self.reset(by).err()?;
+        tracing::error!("{failure}");
+        Some(failure.exit())
+    }
+
+    /// Does what is asked; `Some` ends the machine.
+    fn command(&mut self, command: Command) -> Option<Exit> {
+        // Whoever asked may be gone; that concerns nobody else.
+        match command {
+            Command::VmInfo(reply) => drop(reply.send(Ok(self.info()))),
+            Command::Pause(reply) => {
+                let ran = self.state == VmState::Running;
+                self.pause();
+                if ran {
+                    self.events.emit(Event::Paused);
+                }
+                drop(reply.send(Ok(())));
+            }
+            Command::Resume(reply) => {
+                let was_paused = self.state == VmState::Paused;
+                self.resume();
+                if was_paused {
+                    self.events.emit(Event::Resumed);
+                }
+                drop(reply.send(Ok(())));
+            }
+            Command::Reset(reply) => match self.reset(Origin::Host) {
+                Ok(()) => drop(reply.send(Ok(()))),
+                Err(failure) => {
+                    tracing::error!("{failure}");
+                    drop(reply.send(Err(ApiError::new(ErrorCode::Internal, failure.to_string()))));
+                    return Some(failure.exit());
+                }
+            },
+            Command::PowerButton(reply) => drop(reply.send(self.power_button())),
+            Command::Shutdown(reply) => {
+                drop(reply.send(Ok(())));
+                return Some(Exit::Success);
+            }
+            Command::DisplayInfo(reply) => {
+                drop(reply.send(self.display.info(self.server.as_deref())));
+            }
+            Command::Screenshot { head, reply } => drop(reply.send(self.display.screenshot(head))),
+            Command::DisplayStamp(reply) => drop(reply.send(self.display.stamp())),
+            Command::DisplayText(reply) => drop(reply.send(self.display.text())),
+            Command::Viewer(reply) => drop(reply.send(self.display.viewer())),
+            Command::Input { events, reply } => {
+                self.input(&events);
+                drop(reply.send(Ok(())));
+            }
+            Command::Serial(verdict) => {
+                self.seen = Some(verdict);
+                return Some(verdict.into());
+            }
+            Command::End(exit) => return Some(exit),
+        }
+        None
+    }
+
+    fn power_button(&self) -> Result<(), ApiError> {
+        let deaf = || {
+            ApiError::new(
+                ErrorCode::WrongState,
+                "the guest does not listen to its power button",
+            )
+            .hint("it may not have started yet; `vm.shutdown` ends it without asking")
+        };
+        self.machine.power_button().then_some(()).ok_or_else(deaf)
+    }
+
+    fn input(&self, events: &[InputEvent]) {
+        let sink = self.machine.input();
+        for event in events {
+            match *event {
+                InputEvent::Key { key, down } => sink.key(key, down),
+                InputEvent::Pointer(event) => sink.pointer(event),
+            }
+        }
+    }
+
+    /// Acts on what the machine reports; `Some` ends it.
+    fn notice(&mut self, notice: Notice) -> Option<Exit> {
+        match notice {
+            Notice::System(SystemEvent::PowerOff) => Some(Exit::Success),
+            Notice::System(SystemEvent::Reset) => match self.spec.on_reset {
+                OnReset::Reboot => self.reset_or_end(Origin::Guest),
+                OnReset::Exit => Some(Exit::GuestReset),
+            },
+            Notice::System(SystemEvent::Sleep) => {
+                // There is no sleeping yet: the guest wakes up at once, as by any wake-up event.
+                self.machine.wake();
+                self.reset_or_end(Origin::Guest)
+            }
+            Notice::System(SystemEvent::Panicked) => {
+                self.events.emit(Event::Panicked);
+                match self.spec.on_panic {
+                    OnPanic::Exit => Some(Exit::GuestPanic),
+                    OnPanic::Reboot => self.reset_or_end(Origin::Guest),
+                }
+            }
+            Notice::System(SystemEvent::DebugExit(value)) => Some(Exit::Guest(value as u8)),
+            Notice::Display => {
+                let event = self.display.mode_event();
+                event.into_iter().for_each(|event| self.events.emit(event));
+                None
+            }
+            Notice::Stopped {
+                vcpu,
+                stop: Stop::TripleFault,
+            } => {
+                tracing::error!(vcpu, "the guest triple-faulted");
+                Some(Exit::GuestReset)
+            }
+            Notice::Stopped {
+                vcpu,
+                stop: Stop::Failed { reason },
+            } => {
+                tracing::error!(vcpu, "{reason}");
+                Some(Exit::Internal)
+            }
+        }
+    }
+
+    fn info(&self) -> VmInfo {
+        let devices = self.spec.pci_devices().into_iter().map(|entry| DeviceInfo {
+            id: entry.id,
+            kind: entry.kind.to_owned(),
+            address: entry.address.to_string(),
+        });
+        VmInfo {
+            name: self.spec.name.clone(),
+            uuid: self.spec.uuid.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            state: self.state,
+            cpus: self.spec.cpus.into(),
+            memory: self.spec.memory,
+            uptime_ms: self.started.elapsed().as_millis() as u64,
+            devices: devices.collect(),
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! The `net` thread: SPICE sockets and the API, on one tokio runtime that only a machine with
+//! either of them has.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use caraway_spice::{Listener, Server};
+use tokio::sync::oneshot;
+
+use crate::api;
+use crate::command::ControlHandle;
+use crate::config::MachineSpec;
+use crate::config::endpoint::Listen;
+use crate::events::EventLog;
+use crate::exit::{Exit, Failure};
+use crate::metrics::Metrics;
+
+/// How long viewers have to take their farewell.
+const FAREWELL: Duration = Duration::from_millis(300);
+
+/// Sockets that are bound and not served yet.
+pub(super) struct Listeners {
+    spice: Vec<Listener>,
+    api: Option<api::Listener>,
+}
+
+impl Listeners {
+    /// Binds every socket that the config and the command line name.
+    ///
+    /// # Errors
+    /// One is in use or can't be made; those bound before are gone again.
+    pub(super) fn bind(spec: &MachineSpec, api: Option<&Path>) -> Result<Self, Failure> {
+        let listen = spec
+            .spice
+            .iter()
+            .flat_map(|spice| &spice.listen)
+            .enumerate();
+        let bind = |(index, listen): (usize, &Listen)| {
+            let at = format!("spice.listen[{index}]: {listen}");
+            let address =
+                listen
+                    .to_string()
+                    .parse()
+                    .map_err(|error: caraway_spice::AddressError| {
+                        Failure::of(Exit::Config, &error).context(at.clone())
+                    })?;
+            Listener::bind(&address)
+                .map_err(|error| Failure::of(Exit::Resource, &error).context(at))
+        };
+        let spice = listen.map(bind).collect::<Result<_, _>>()?;
+        let bind_api = |path: &Path| {
+            api::Listener::bind(path).map_err(|error| {
+                Failure::of(Exit::Resource, &error).context(format!("--api {}", path.display()))
+            })
+        };
+        Ok(Self {
+            spice,
+            api: api.map(bind_api).transpose()?,
+        })
+    }
+
+    /// Where viewers may connect, with real ports.
+    pub(super) fn viewer_addresses(&self) -> Vec<Listen> {
+        let real = |listener: &Listener| listener.address().to_string().parse().ok();
+        self.spice.iter().filter_map(real).collect()
+    }
+}
+
+/// The running thread; ends with it.
+pub(super) struct Net {
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Net {
+    /// Serves `listeners`, if there are any.
+    ///
+    /// # Errors
+    /// The system has no thread or descriptor to give.
+    pub(super) fn start(
+        listeners: Listeners,
+        server: Option<Arc<Server>>,
+        control: &ControlHandle,
+        events: &Arc<EventLog>,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self, Failure> {
+        if listeners.spice.is_empty() && listeners.api.is_none() {
+            return Ok(Self {
+                stop: None,
+                thread: None,
+            });
+        }
+        let failed = |error: std::io::Error| {
+            Failure::of(Exit::Internal, &error).context("the net thread can't be started")
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(failed)?;
+        let (stop, stopped) = oneshot::channel();
+        let (control, events) = (control.clone(), Arc::clone(events));
+        let metrics = Arc::clone(metrics);
+        let serve = async move {
+            if let Some(server) = &server {
+                for listener in listeners.spice {
+                    let served = Arc::clone(server).serve(listener);
+                    tokio::spawn(async move {
+                        if let Err(error) = served.await {
+                            tracing::error!(%error, "a SPICE listener failed");
+                        }
+                    });
+                }
+            }
+            if let Some(listener) = listeners.api {
+                tokio::spawn(api::serve(listener, control, events, metrics));
+            }
+            // An error means that the sender is gone, which says the same.
+            let _ = stopped.await;
+            if let Some(server) = &server {
+                server.shutdown();
+                // Whoever does not take the farewell goes without.
+                let _ = tokio::time::timeout(FAREWELL, server.closed()).await;
+            }
+        };
+        let thread = std::thread::Builder::new()
+            .name("net".to_owned())
+            .spawn(move || runtime.block_on(serve))
+            .map_err(failed)?;
+        Ok(Self {
+            stop: Some(stop),
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

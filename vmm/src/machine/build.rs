@@ -1,0 +1,351 @@
+//! Puts a machine together from its checked config.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use caraway_arch::cpuid::CpuTemplate;
+use caraway_arch::state::{ChipState, SaveContext, VcpuState};
+use caraway_arch::{Backing, Entry, GuestMemory, Layout, memory};
+use caraway_devices::pci::{BarMemory, MemoryMapper};
+use caraway_devices::rtc::RtcBase;
+use caraway_devices::{Lifecycle, RealClock, SystemControl};
+use caraway_firmware::place::Firmware;
+use caraway_qxl::{Qxl, QxlConfig};
+use caraway_spice::DisplaySource;
+use caraway_virtio::{Block, BlockConfig, Keyboard, Tablet};
+use kvm_ioctls::{VcpuFd, VmFd};
+use vm_memory::{MmapRegion, VolatileMemory};
+
+use super::board::{Board, Parts};
+use super::boot::Boot;
+use super::display_thread::DisplayThread;
+use super::event_loop::Source;
+use super::firmware::Tables;
+use super::input::Input;
+use super::notices::{Notice, Notices};
+use super::timers::Timers;
+use super::virtio::{DiskThread, Slots};
+use super::{Initial, Machine};
+use crate::config::input::InputDevice;
+use crate::config::policy::ClockBase;
+use crate::config::{DiskSpec, DisplaySpec, InputSpec, MachineSpec};
+use crate::exit::{Exit, Failure};
+use crate::kvm::{GuestSpace, Host, Interrupts, IoEvents, KvmError};
+use crate::vcpu::{Buses, Vcpus};
+
+/// Where KVM is.
+const KVM: &str = "/dev/kvm";
+/// The display interrupts by INTA; it has no MSI.
+const INTA: u8 = 1;
+
+/// Where the machine's bytes go and its news are heard.
+pub struct Surroundings {
+    /// Takes what the guest writes to COM1.
+    pub serial: Box<dyn Write + Send>,
+    /// Called when COM1 can take more input.
+    pub serial_room: Box<dyn Fn() + Send + Sync>,
+    /// Called when the guest starts or stops listening to the tablet.
+    pub pointer_changed: Arc<dyn Fn() + Send + Sync>,
+    /// Called when the lamps of a keyboard change.
+    pub lamps_changed: Arc<dyn Fn() + Send + Sync>,
+    /// Hears what concerns the whole machine.
+    pub notices: Arc<Notices>,
+}
+
+impl Machine {
+    /// Builds the machine of `spec`, with every vCPU parked at its start. The second value is what
+    /// the `devices` thread must serve.
+    ///
+    /// # Errors
+    /// Whatever the host or the files of the config lack, with the exit code it stands for.
+    pub fn build(
+        spec: &MachineSpec,
+        surroundings: Surroundings,
+    ) -> Result<(Self, Vec<Source>), Failure> {
+        let mut boot = Boot::open(&spec.boot)?;
+        let disks = open_disks(&spec.disks)?;
+
+        let host = Host::open(KVM).map_err(|error| unsupported(&error))?;
+        let cpus =
+            CpuTemplate::from_host(host.kvm(), spec.cpus.into()).map_err(|e| unsupported(&e))?;
+        let layout = Layout::new(spec.memory, cpus.physical_bits())
+            .map_err(|error| Failure::of(Exit::Config, &error).context("memory"))?;
+        let memory = memory::create(&layout, Backing::Anonymous).map_err(|error| {
+            Failure::of(Exit::Config, &error)
+                .context("memory")
+                .hint("give the guest less memory, or close something on the host")
+        })?;
+        let vm = host.create_vm().map_err(|error| unsupported(&error))?;
+        let space = GuestSpace::new(Arc::clone(&vm), &memory, &layout.memory_slots())
+            .map_err(|error| unsupported(&error))?;
+        let interrupts = Interrupts::new(Arc::clone(&vm)).map_err(|error| unsupported(&error))?;
+
+        let clock = RealClock::new();
+        let timers = Timers::new(clock.clone());
+        let buses = Buses::default();
+        let Surroundings {
+            serial,
+            serial_room,
+            pointer_changed,
+            lamps_changed,
+            notices,
+        } = surroundings;
+        let mut board = Board::new(Parts {
+            buses: &buses,
+            lines: interrupts.lines(),
+            mapper: space.clone(),
+            clock: clock.clone(),
+            timers: &timers,
+            system: notices.clone() as Arc<dyn SystemControl>,
+            layout: &layout,
+            cpus: spec.cpus,
+            rtc_base: match spec.clock_base {
+                ClockBase::Utc => RtcBase::Utc,
+                ClockBase::Localtime => RtcBase::Local {
+                    utc_offset: local_offset(),
+                },
+            },
+            serial,
+            serial_room,
+            debug_exit: spec.debug_exit,
+        })
+        .map_err(|error| Failure::of(Exit::Config, &error))?;
+
+        let qxl = spec
+            .display
+            .as_ref()
+            .map(|display| add_display(display, &buses, &mut board, &clock));
+        let qxl = qxl.transpose()?;
+        let mut slots = Slots {
+            board: &mut board,
+            memory: &memory,
+            msi: &interrupts,
+            doorbells: IoEvents::new(Arc::clone(&vm)),
+        };
+        let (tablet, keyboard) = add_inputs(
+            &spec.inputs,
+            &mut slots,
+            pointer_changed,
+            lamps_changed.clone(),
+        )?;
+        let disks = disks
+            .into_iter()
+            .zip(&spec.disks)
+            .enumerate()
+            .map(|(index, (disk, spec))| slots.attach_disk(index, spec.address, disk))
+            .collect::<Result<Vec<DiskThread>, _>>()
+            .map_err(|error| Failure::of(Exit::Resource, &error))?;
+        board
+            .i8042
+            .lock()
+            .set_led_hook(Box::new(move |_| lamps_changed()));
+
+        let tables = Tables::new(
+            spec,
+            &layout,
+            matches!(boot, Boot::Firmware(_)),
+            &buses,
+            &memory,
+        )?;
+        board.lifecycles.extend(tables.lifecycle());
+        if let Boot::Firmware(firmware) = &boot {
+            map_rom(firmware, &space)?;
+        }
+        let entry = boot.place(&memory, &layout, tables.rsdp())?;
+
+        let vcpus = create_vcpus(&vm, &cpus, spec.cpus)?;
+        let initial = Initial::of(&host, &vm, &vcpus, &entry, &memory)?;
+        let sources = std::mem::take(&mut board.sources);
+        let vcpus = start_vcpus(vcpus, buses, &notices)?;
+        let display = qxl
+            .as_ref()
+            .map(|qxl| DisplayThread::start(Arc::clone(qxl)))
+            .transpose()
+            .map_err(|error| Failure::of(Exit::Internal, &error).context("the display thread"))?;
+        let source = qxl.clone().map(|qxl| qxl as Arc<dyn DisplaySource>);
+        let input = Input::new(board.i8042.clone(), tablet, keyboard, source);
+
+        let machine = Self {
+            vcpus,
+            vm,
+            memory,
+            layout,
+            boot,
+            tables,
+            initial,
+            board,
+            qxl,
+            input,
+            clock,
+            timers,
+            _display: display,
+            disks,
+            _space: space,
+        };
+        Ok((machine, sources))
+    }
+}
+
+/// Seconds that the host's time zone is east of UTC now.
+fn local_offset() -> i32 {
+    let now = jiff::Timestamp::now();
+    jiff::tz::TimeZone::system().to_offset(now).seconds()
+}
+
+fn unsupported(error: &dyn std::error::Error) -> Failure {
+    Failure::of(Exit::Unsupported, error).hint("`caraway doctor` says what this host lacks")
+}
+
+fn open_disks(specs: &[DiskSpec]) -> Result<Vec<Block>, Failure> {
+    let open = |(index, spec): (usize, &DiskSpec)| {
+        let config = BlockConfig {
+            path: spec.path.clone(),
+            read_only: spec.readonly,
+            serial: spec.serial.clone(),
+            ..BlockConfig::default()
+        };
+        Block::open(&config).map_err(|error| {
+            Failure::of(Exit::Resource, &error).context(format!("disks[{index}].path"))
+        })
+    };
+    specs.iter().enumerate().map(open).collect()
+}
+
+fn add_display(
+    spec: &DisplaySpec,
+    buses: &Buses,
+    board: &mut Board,
+    clock: &Arc<RealClock>,
+) -> Result<Arc<Qxl>, Failure> {
+    let failed = |error: &dyn std::error::Error| {
+        Failure::of(Exit::Resource, error).context("the display can't be made")
+    };
+    let config = QxlConfig {
+        vram: spec.vram,
+        heads: spec.heads,
+        ..QxlConfig::default()
+    };
+    let line = board.intx.line(spec.address, INTA);
+    let qxl = Qxl::new(config, line, clock.clone()).map_err(|error| failed(&error))?;
+    for (base, len, device) in qxl.vga_ports() {
+        buses
+            .ports
+            .insert(base.into(), len.into(), device)
+            .map_err(|error| failed(&error))?;
+    }
+    let (base, len, window) = qxl.vga_window();
+    buses
+        .mmio
+        .insert(base, len, window)
+        .map_err(|error| failed(&error))?;
+    board
+        .pci
+        .add(spec.address, qxl.clone())
+        .map_err(|error| failed(&error))?;
+    board.lifecycles.push(qxl.clone() as Arc<dyn Lifecycle>);
+    Ok(qxl)
+}
+
+type Pointers = (Option<Arc<Tablet>>, Option<Arc<Keyboard>>);
+
+fn add_inputs(
+    specs: &[InputSpec],
+    slots: &mut Slots<'_>,
+    pointer_changed: Arc<dyn Fn() + Send + Sync>,
+    lamps_changed: Arc<dyn Fn() + Send + Sync>,
+) -> Result<Pointers, Failure> {
+    let (mut tablet, mut keyboard) = (None, None);
+    for spec in specs {
+        let attached = match spec.device {
+            InputDevice::Tablet => {
+                let changed = Arc::clone(&pointer_changed);
+                let device = Arc::new(Tablet::new());
+                tablet.get_or_insert_with(|| Arc::clone(&device));
+                let _ = changed;
+                slots.attach_to_loop(spec.address, device)
+            }
+            InputDevice::Keyboard => {
+                let changed = Arc::clone(&lamps_changed);
+                let device = Arc::new(Keyboard::new(move |_| changed()));
+                keyboard.get_or_insert_with(|| Arc::clone(&device));
+                slots.attach_to_loop(spec.address, device)
+            }
+        };
+        attached.map_err(|error| Failure::of(Exit::Resource, &error).context(spec.id.clone()))?;
+    }
+    Ok((tablet, keyboard))
+}
+
+fn map_rom(firmware: &Firmware, space: &GuestSpace) -> Result<(), Failure> {
+    let internal = |error: &dyn std::error::Error| {
+        Failure::of(Exit::Internal, error).context("the firmware can't be mapped")
+    };
+    let Some(range) = firmware.rom() else {
+        return Ok(());
+    };
+    let region = MmapRegion::new(firmware.image().len()).map_err(|error| internal(&error))?;
+    region.as_volatile_slice().copy_from(firmware.image());
+    let rom = BarMemory {
+        region: Arc::new(region),
+        read_only: true,
+    };
+    space
+        .map(range.start(), &rom)
+        .map_err(|error| internal(&error))?;
+    Ok(())
+}
+
+fn create_vcpus(vm: &VmFd, cpus: &CpuTemplate, count: u8) -> Result<Vec<VcpuFd>, Failure> {
+    let create = |index: u8| {
+        let vcpu = vm
+            .create_vcpu(index.into())
+            .map_err(KvmError::call("KVM_CREATE_VCPU"))
+            .map_err(|error| unsupported(&error))?;
+        let cpuid = cpus
+            .for_vcpu(index.into())
+            .map_err(|error| unsupported(&error))?;
+        vcpu.set_cpuid2(&cpuid)
+            .map_err(KvmError::call("KVM_SET_CPUID2"))
+            .map_err(|error| unsupported(&error))?;
+        Ok(vcpu)
+    };
+    (0..count).map(create).collect()
+}
+
+fn start_vcpus(vcpus: Vec<VcpuFd>, buses: Buses, notices: &Arc<Notices>) -> Result<Vcpus, Failure> {
+    let notices = Arc::clone(notices);
+    let stopped: Arc<dyn Fn(usize, crate::vcpu::Stop) + Send + Sync> =
+        Arc::new(move |vcpu, stop| notices.post(Notice::Stopped { vcpu, stop }));
+    Vcpus::start(vcpus, &Arc::new(buses), &stopped)
+        .map_err(|error| Failure::of(Exit::Internal, &error))
+}
+
+impl Initial {
+    /// Sets the first of `vcpus` to `entry`, and remembers how all were before and are now.
+    fn of(
+        host: &Host,
+        vm: &VmFd,
+        vcpus: &[VcpuFd],
+        entry: &Entry,
+        memory: &GuestMemory,
+    ) -> Result<Self, Failure> {
+        let failed = |error: &dyn std::error::Error| {
+            Failure::of(Exit::Internal, error).context("the vCPUs can't be set up")
+        };
+        let Some(first) = vcpus.first() else {
+            return Err(Failure::new(Exit::Internal, "a machine without a vCPU"));
+        };
+        let context = SaveContext::probe(host.kvm(), vm, first).map_err(|error| failed(&error))?;
+        entry.apply(first, memory).map_err(|error| failed(&error))?;
+        let states = vcpus.iter().map(|vcpu| VcpuState::save(vcpu, &context));
+        let vcpus = states
+            .collect::<Result<_, _>>()
+            .map_err(|error| failed(&error))?;
+        let chips = ChipState::save(vm).map_err(|error| failed(&error))?;
+        Ok(Self {
+            context,
+            vcpus,
+            chips,
+        })
+    }
+}

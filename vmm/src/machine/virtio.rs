@@ -1,0 +1,152 @@
+//! Virtio devices: on the bus, and with a thread that serves them.
+
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use caraway_devices::pci::{PciAddress, RootError};
+use caraway_devices::{GuestMemory, Lifecycle, MsiProvider};
+use caraway_virtio::block::WorkerStop;
+use caraway_virtio::{
+    Block, BlockWorker, NotifyRegistrar, VirtioDevice, VirtioPci, VirtioPciError,
+};
+
+use super::board::Board;
+use super::event_loop::{Keep, Source};
+
+/// Virtio devices interrupt by INTA where a guest can't do MSI-X.
+const INTA: u8 = 1;
+
+/// Why a virtio device is not there.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// The device can't be made.
+    #[error("the device at {address} can't be made")]
+    Device {
+        /// Where it was to be.
+        address: PciAddress,
+        /// Why.
+        #[source]
+        source: VirtioPciError,
+    },
+    /// Its place is taken.
+    #[error("the device can't be placed")]
+    Place(#[from] RootError),
+    /// The host has no thread or descriptor for it.
+    #[error("the thread of disk {index} can't be started")]
+    Thread {
+        /// Which disk, in config order.
+        index: usize,
+        /// The system's reason.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// What virtio devices need of the machine.
+pub struct Slots<'a> {
+    /// Where they go.
+    pub board: &'a mut Board,
+    /// What they read and write.
+    pub memory: &'a GuestMemory,
+    /// Where their interrupts come from.
+    pub msi: &'a dyn MsiProvider,
+    /// Where their doorbells go.
+    pub doorbells: Arc<dyn NotifyRegistrar>,
+}
+
+impl Slots<'_> {
+    fn attach<D: VirtioDevice + 'static>(
+        &mut self,
+        address: PciAddress,
+        device: Arc<D>,
+    ) -> Result<Arc<VirtioPci<D>>, AttachError> {
+        let line = self.board.intx.line(address, INTA);
+        let doorbells = Arc::clone(&self.doorbells);
+        let pci = VirtioPci::new(device, self.memory.clone(), self.msi, line, doorbells)
+            .map_err(|source| AttachError::Device { address, source })?;
+        self.board.pci.add(address, pci.clone())?;
+        self.board
+            .lifecycles
+            .push(pci.clone() as Arc<dyn Lifecycle>);
+        Ok(pci)
+    }
+
+    /// Puts `device` at `address`, its queues served by the event loop.
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub fn attach_to_loop<D: VirtioDevice + 'static>(
+        &mut self,
+        address: PciAddress,
+        device: Arc<D>,
+    ) -> Result<(), AttachError> {
+        let pci = self.attach(address, device)?;
+        for (index, event) in (0..).zip(pci.queue_events()) {
+            let fd = event.as_raw_fd();
+            let pci = Arc::clone(&pci);
+            self.board.sources.push(Source::new(fd, move || {
+                pci.process_queue(index);
+                Keep::Yes
+            }));
+        }
+        Ok(())
+    }
+
+    /// Puts the disk `index` at `address`, served by a thread `blkN` of its own.
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub fn attach_disk(
+        &mut self,
+        index: usize,
+        address: PciAddress,
+        disk: Block,
+    ) -> Result<DiskThread, AttachError> {
+        let disk = Arc::new(disk);
+        let pci = self.attach(address, Arc::clone(&disk))?;
+        let failed = |source| AttachError::Thread { index, source };
+        let (worker, stop) = BlockWorker::new(pci).map_err(failed)?;
+        let thread = std::thread::Builder::new()
+            .name(format!("blk{index}"))
+            .spawn(move || {
+                if let Err(error) = worker.run() {
+                    tracing::error!(index, %error, "the disk is not served any more");
+                }
+            })
+            .map_err(failed)?;
+        Ok(DiskThread {
+            disk,
+            stop,
+            thread: Some(thread),
+        })
+    }
+}
+
+/// A disk with its running thread; ends with it, once everything under way is answered.
+pub struct DiskThread {
+    disk: Arc<Block>,
+    stop: WorkerStop,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl DiskThread {
+    /// Waits until nothing is under way, and starts nothing until [`resume`](Self::resume).
+    pub fn pause(&self) {
+        self.disk.pause();
+    }
+
+    /// Goes on.
+    pub fn resume(&self) {
+        self.disk.resume();
+    }
+}
+
+impl Drop for DiskThread {
+    fn drop(&mut self) {
+        self.stop.stop();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
