@@ -94,18 +94,14 @@ impl Canvas {
         mut source: impl FnMut(u32, u32, &mut [u32]) -> bool,
     ) {
         let mut scratch = std::mem::take(&mut self.scratch);
-        'rects: for rect in region.rects() {
-            let rect = rect.intersection(self.area());
-            if rect.is_empty() {
-                continue;
-            }
+        region.clipped(self.area()).visit(|rect| {
             // On the surface no coordinate is negative.
             let (left, width) = (rect.left as u32, rect.width());
             scratch.resize(width as usize, 0);
             for y in rect.top..rect.bottom {
                 let y = y as u32;
                 if !source(left, y, &mut scratch) {
-                    break 'rects;
+                    return false;
                 }
                 if rop != Rop::PUT {
                     let there = self.row(left, y, width).unwrap_or_default();
@@ -113,7 +109,8 @@ impl Canvas {
                 }
                 self.put_row(left, y, &scratch);
             }
-        }
+            true
+        });
         self.scratch = scratch;
     }
 

@@ -2,46 +2,66 @@
 
 use caraway_spice::Rect;
 
-/// A set of pixels as rectangles that do not overlap, so that drawing on each of them touches each
-/// pixel once.
+/// A set of pixels: those that are in any of some rectangles, which may overlap.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Region(Vec<Rect>);
+pub(crate) struct Region {
+    /// None is empty; the leftmost comes first.
+    rects: Vec<Rect>,
+}
 
 impl Region {
     /// The pixels that are in any of `rects`.
-    ///
-    /// Takes time in the order of the square of their number, which the caller bounds.
     pub(crate) fn union(mut rects: Vec<Rect>) -> Self {
         rects.retain(|rect| !rect.is_empty());
-        if rects.len() <= 1 {
-            return Self(rects);
-        }
-        let mut edges: Vec<i32> = rects.iter().flat_map(|r| [r.top, r.bottom]).collect();
-        edges.sort_unstable();
-        edges.dedup();
         rects.sort_unstable_by_key(|rect| rect.left);
-        let mut bands = Vec::new();
-        for (&top, &bottom) in edges.iter().zip(edges.iter().skip(1)) {
-            let mut open: Option<Rect> = None;
-            for rect in rects.iter().filter(|r| r.top <= top && r.bottom >= bottom) {
-                match &mut open {
-                    Some(span) if rect.left <= span.right => {
-                        span.right = span.right.max(rect.right)
-                    }
-                    _ => bands.extend(open.replace(Rect {
-                        top,
-                        bottom,
-                        ..*rect
-                    })),
-                }
-            }
-            bands.extend(open);
-        }
-        Self(bands)
+        Self { rects }
     }
 
-    pub(crate) fn rects(&self) -> &[Rect] {
-        &self.0
+    /// The pixels that are in `area` too.
+    pub(crate) fn clipped(&self, area: Rect) -> Self {
+        let rects = self.rects.iter().map(|rect| rect.intersection(area));
+        Self::union(rects.collect())
+    }
+
+    /// Goes through the pixels by rectangles that do not overlap, from top to bottom, so that each
+    /// pixel is met once; until `visit` says `false`.
+    ///
+    /// Takes time in the order of the square of the number of rectangles, which whoever makes a
+    /// region bounds; but never more memory than they do.
+    pub(crate) fn visit(&self, mut visit: impl FnMut(Rect) -> bool) {
+        if let [only] = self.rects[..] {
+            visit(only);
+            return;
+        }
+        let sides = self.rects.iter().flat_map(|r| [r.top, r.bottom]);
+        let mut edges: Vec<i32> = sides.collect();
+        edges.sort_unstable();
+        edges.dedup();
+        // Between two edges every rectangle is either there in full height or not at all.
+        for (&top, &bottom) in edges.iter().zip(edges.iter().skip(1)) {
+            let is_there = |rect: &&Rect| rect.top <= top && rect.bottom >= bottom;
+            let mut open: Option<Rect> = None;
+            for rect in self.rects.iter().filter(is_there) {
+                match &mut open {
+                    Some(span) if rect.left <= span.right => {
+                        span.right = span.right.max(rect.right);
+                    }
+                    _ => {
+                        let next = Rect {
+                            top,
+                            bottom,
+                            ..*rect
+                        };
+                        if open.replace(next).is_some_and(|done| !visit(done)) {
+                            return;
+                        }
+                    }
+                }
+            }
+            if open.is_some_and(|last| !visit(last)) {
+                return;
+            }
+        }
     }
 }
 
@@ -73,9 +93,14 @@ mod tests {
 
             let region = Region::union(rects.clone());
 
+            let mut bands = Vec::new();
+            region.visit(|band| {
+                bands.push(band);
+                true
+            });
             for (x, y) in (0..20).flat_map(|x| (0..20).map(move |y| (x, y))) {
                 let expected = usize::from(rects.iter().any(|r| contains(r, x, y)));
-                let count = region.rects().iter().filter(|r| contains(r, x, y)).count();
+                let count = bands.iter().filter(|r| contains(r, x, y)).count();
                 prop_assert_eq!(count, expected, "at {},{}", x, y);
             }
         }

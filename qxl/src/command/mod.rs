@@ -22,7 +22,7 @@ use crate::device::{AddressError, GuestAddress};
 /// some.
 const MAX_CHUNKS: usize = 16384;
 /// The most rectangles that a clip list may have.
-const MAX_CLIP_RECTS: u32 = 8192;
+const MAX_CLIP_RECTS: u32 = 4096;
 /// The most pixels across or down an image, a surface or a screen.
 pub(crate) const MAX_SIDE: u32 = 16384;
 /// The most pixels across or down a cursor.

@@ -91,13 +91,24 @@ impl SurfaceCommand {
 impl SurfaceShape {
     /// The primary surface that the guest describes in the RAM header.
     pub(crate) fn primary(wire: &wire::SurfaceCreate) -> Result<Self, CommandError> {
-        Self::checked(
+        let shape = Self::checked(
             (wire.width.get(), wire.height.get()),
             wire.stride.get(),
             wire.format.get(),
             wire.mem.get(),
             wire.flags.get(),
-        )
+        )?;
+        if shape.has_colors() {
+            Ok(shape)
+        } else {
+            let format = wire.format.get();
+            Err(CommandError::unknown("primary surface format", format))
+        }
+    }
+
+    /// Whether it could be on a screen: it has more than alpha.
+    pub(crate) fn has_colors(&self) -> bool {
+        self.format.bits() >= 16
     }
 
     fn checked(

@@ -180,7 +180,7 @@ impl Qxl {
 
     /// What the device was made with.
     #[must_use]
-    pub fn config(&self) -> &QxlConfig {
+    pub fn settings(&self) -> &QxlConfig {
         &self.config
     }
 

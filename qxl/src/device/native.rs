@@ -295,9 +295,10 @@ fn paint(drawable: Drawable, source: Option<Snapshot>, canvas: &mut Canvas) {
     match drawable.draw {
         Draw::Nop => {}
         Draw::Unsupported(_) => {
-            for rect in region.rects() {
-                canvas.damage(*rect);
-            }
+            region.visit(|rect| {
+                canvas.damage(rect);
+                true
+            });
         }
         Draw::Fill { color, rop } => canvas.fill(region, rop, color),
         Draw::Blackness => canvas.fill(region, Rop::PUT, 0),
@@ -346,8 +347,7 @@ fn copy(
         right: place(source.left + size.width, left, to.left),
         bottom: place(source.top + size.height, top, to.top),
     };
-    let rects = region.rects().iter().map(|r| r.intersection(there));
-    canvas.paint(&Region::union(rects.collect()), rop, |x, y, row| {
+    canvas.paint(&region.clipped(there), rop, |x, y, row| {
         let (x, y) = (moved(x, there.left, 0), moved(y, there.top, 0));
         let pixels = x.zip(y).and_then(|(x, y)| {
             let width = u32::try_from(row.len()).ok()?;

@@ -72,6 +72,8 @@ impl DisplaySource for Qxl {
     }
 
     fn clients_changed(&self, clients: ClientCapabilities) {
+        // Who comes first finds a picture.
+        self.refresh_if_stale();
         self.clients_present
             .store(clients.present, Ordering::SeqCst);
         let core = self.core.lock();

@@ -122,11 +122,14 @@ impl Qxl {
             let what = format!("mode {:?} and a primary surface", state.mode);
             return Err(Self::invalid(what));
         }
-        let shapes = state.primary.iter();
-        for shape in shapes {
-            if !shape.is_possible() || shape.len() > self.config.vgamem {
+        if let Some(shape) = &state.primary {
+            let possible = shape.is_possible() && shape.has_colors();
+            if !possible || shape.len() > self.config.vgamem {
                 return Err(Self::invalid(format!("primary surface {shape:?}")));
             }
+        }
+        if !state.surfaces.iter().all(SurfaceState::is_possible) {
+            return Err(Self::invalid("a surface's rows have no room".into()));
         }
         restored_cursor(&state.cursor)
             .ok_or_else(|| Self::invalid("the cursor's data has another size".into()))

@@ -33,6 +33,12 @@ pub(super) struct SurfaceState {
     shape: SurfaceShape,
 }
 
+impl SurfaceState {
+    pub(super) fn is_possible(&self) -> bool {
+        self.id != 0 && self.shape.is_possible()
+    }
+}
+
 impl Surfaces {
     pub(super) fn new(config: &QxlConfig) -> Self {
         let bytes = config.ram + config.vram.max(config.vram64.unwrap_or(0));

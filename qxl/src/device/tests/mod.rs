@@ -1,1 +1,7 @@
 //! Tests of the whole device through what a guest and a server see.
+
+mod draw;
+mod hostile;
+mod lifecycle;
+mod protocol;
+mod vga;
