@@ -45,6 +45,9 @@
 //! # }
 //! ```
 //!
+//! The program `examples/test_pattern.rs` is a complete one. The crate's `README.md` says how to look
+//! at it with each client, and what this server has and has not.
+//!
 //! # Threads
 //!
 //! Everything runs on the runtime that the program drives, and a runtime of one thread is enough;

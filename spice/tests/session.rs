@@ -301,9 +301,9 @@ fn a_client_that_does_not_read_delays_nobody_and_catches_up() {
     let mut canvas = Canvas::default();
     canvas.catch_up(&mut display, &fixture.screen);
 
-    // Some 30 MB of noise, of which the slow client reads nothing.
+    // Some 15 MB of noise, of which the slow client reads nothing.
     let start = Instant::now();
-    for step in 0..25 {
+    for step in 0..12 {
         fixture.screen.draw(Rect::of_size(size), |x, y| {
             (x * 7919 + y * 104_729 + step).wrapping_mul(2_654_435_761) >> 7
         });

@@ -99,6 +99,9 @@ impl Hand<'_> {
 
     /// Presses the lock keys whose lamps are not as the client has them. A guest takes a moment to
     /// switch a lamp; until then what was pressed counts, lest the next message undoes it.
+    ///
+    /// ryll asks for num lock as soon as it is connected, viewers when their window gets the focus:
+    /// a guest without lamps sees a lock key then that nobody pressed.
     fn sync_locks(&mut self, wanted: Locks) {
         let lamps = self.desk.sink.locks();
         let believed = match self.expected {

@@ -5,13 +5,14 @@
 //! the `rsa` crate is known for (RUSTSEC-2023-0071, "Marvin"), need thousands of decryptions with
 //! the same key and so find nothing to measure here.
 //!
-//! Making a key takes some ten milliseconds, so a thread of its own keeps a few in store. A flood of
-//! links empties the store and then waits for that thread; nobody else waits for it. Where no
-//! password is asked for, nothing is ever decrypted, and such links do not wait long either: they get
-//! the public half of an earlier key, whose private half is gone.
+//! Making a key takes some twenty milliseconds, so a thread of its own keeps a few in store, and
+//! rests as long as it works, so that a flood of links costs half a processor at most. Such a flood
+//! empties the store and then waits for that thread; nobody else waits for it. Where no password is
+//! asked for, nothing is ever decrypted, and links of a flood do not wait either: they get the public
+//! half of an earlier key, whose private half is gone.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rsa::pkcs8::EncodePublicKey;
 use rsa::{Oaep, RsaPrivateKey};
@@ -28,7 +29,7 @@ const BITS: usize = 1024;
 /// Keys in store: the channels of two clients that come at once.
 const STORE: usize = 8;
 /// How long a link without a password waits for a key of its own.
-const SPARE_TIME: Duration = Duration::from_millis(500);
+const SPARE_TIME: Duration = Duration::from_secs(3);
 
 /// A DER `SubjectPublicKeyInfo`.
 pub(crate) type PublicKey = [u8; PUBLIC_KEY_LEN];
@@ -83,11 +84,16 @@ impl KeyStore {
     /// else the last one again. `None` if the thread is gone.
     pub(crate) async fn take_public(&self) -> Option<PublicKey> {
         let spare = *self.spare.lock();
-        let public = match (timeout(SPARE_TIME, self.take()).await, spare) {
-            (Ok(Some(key)), _) => key.public,
-            (Err(_), Some(spare)) => spare,
-            (Err(_), None) => self.take().await?.public,
-            (Ok(None), _) => return None,
+        let public = match spare {
+            None => self.take().await?.public,
+            Some(spare) => match self.keys.try_lock() {
+                Ok(mut keys) => match timeout(SPARE_TIME, keys.recv()).await {
+                    Ok(key) => key?.public,
+                    Err(_) => spare,
+                },
+                // Others wait already: this is a flood.
+                Err(_) => spare,
+            },
         };
         *self.spare.lock() = Some(public);
         Some(public)
@@ -95,10 +101,18 @@ impl KeyStore {
 }
 
 fn fill(sender: &mpsc::Sender<LinkKey>) {
+    let mut made = 0;
     while !sender.is_closed() {
+        let start = Instant::now();
         let Some(key) = LinkKey::generate() else {
             continue;
         };
+        // The first keys are wanted soon.
+        if made < STORE {
+            made += 1;
+        } else {
+            thread::sleep(start.elapsed());
+        }
         if sender.blocking_send(key).is_err() {
             return;
         }
