@@ -226,6 +226,14 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
+    /// The stable word.
+    #[must_use]
+    pub fn word(self) -> String {
+        let word = serde_json::to_value(self).ok();
+        word.and_then(|word| word.as_str().map(String::from))
+            .unwrap_or_default()
+    }
+
     /// The HTTP status.
     #[must_use]
     pub const fn status(self) -> u16 {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use crate::command::{ApiError, ErrorCode};
 use crate::config::ConfigErrors;
 
 /// Why the program ends; its number is the exit code that scripts and CI jobs look at.
@@ -14,6 +15,8 @@ pub enum Exit {
     Guest(u8),
     /// The machine ended without the text of `--expect-serial`.
     NotSeen,
+    /// The machine refused what `ctl` asked.
+    Refused,
     /// The command line is wrong (`EX_USAGE`).
     Usage,
     /// The config, or a file that it names, is wrong (`EX_DATAERR`).
@@ -45,7 +48,7 @@ impl Exit {
         match self {
             Self::Success => 0,
             Self::Guest(value) => value,
-            Self::NotSeen => 1,
+            Self::NotSeen | Self::Refused => 1,
             Self::Usage => 64,
             Self::Config => 65,
             Self::Unsupported => 69,
@@ -81,6 +84,8 @@ pub enum Failure {
 pub struct Report {
     /// The code to end with.
     pub exit: Exit,
+    /// A stable word for programs: that of `exit`, or of the API's error.
+    pub code: String,
     /// What failed, with the operand that was wrong.
     pub message: String,
     /// What to do about it.
@@ -95,6 +100,7 @@ impl Failure {
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
         Self::Report(Box::new(Report {
             exit,
+            code: exit.word().to_owned(),
             message: message.into(),
             hint: None,
             causes: Vec::new(),
@@ -109,6 +115,7 @@ impl Failure {
             .collect();
         Self::Report(Box::new(Report {
             exit,
+            code: exit.word().to_owned(),
             message: error.to_string(),
             hint: None,
             causes,
@@ -149,7 +156,7 @@ impl Failure {
         match self {
             Self::Config(errors) => errors.to_json(),
             Self::Report(report) => serde_json::json!({
-                "code": report.exit.word(),
+                "code": report.code,
                 "message": report.message,
                 "hint": report.hint,
                 "causes": report.causes,
@@ -167,6 +174,7 @@ impl Exit {
             Self::Success => "success",
             Self::Guest(_) => "guest",
             Self::NotSeen => "not-seen",
+            Self::Refused => "refused",
             Self::Usage => "usage",
             Self::Config => "config",
             Self::Unsupported => "unsupported",
@@ -197,6 +205,35 @@ impl fmt::Display for Failure {
                 Ok(())
             }
         }
+    }
+}
+
+impl From<ApiError> for Failure {
+    fn from(error: ApiError) -> Self {
+        let exit = match error.code {
+            ErrorCode::BadRequest
+            | ErrorCode::NotFound
+            | ErrorCode::MethodNotAllowed
+            | ErrorCode::TooLarge => Exit::Usage,
+            ErrorCode::NoDisplay
+            | ErrorCode::NotTextMode
+            | ErrorCode::NoPicture
+            | ErrorCode::WrongState => Exit::Refused,
+            ErrorCode::Timeout => Exit::Timeout,
+            ErrorCode::Internal => Exit::Internal,
+            ErrorCode::Gone => Exit::Resource,
+        };
+        let message = match &error.path {
+            Some(path) => format!("{path}: {}", error.message),
+            None => error.message,
+        };
+        Self::Report(Box::new(Report {
+            exit,
+            code: error.code.word(),
+            message,
+            hint: error.hint,
+            causes: error.causes,
+        }))
     }
 }
 

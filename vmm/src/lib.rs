@@ -6,6 +6,7 @@
 
 pub mod api;
 pub mod cli;
+pub mod client;
 pub mod command;
 pub mod config;
 pub mod console;
@@ -19,5 +20,6 @@ pub mod logging;
 pub mod machine;
 pub mod metrics;
 pub mod picture;
+pub mod socket;
 pub mod vcpu;
 pub mod vv;

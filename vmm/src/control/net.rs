@@ -9,7 +9,7 @@ use std::time::Duration;
 use caraway_spice::{Listener, Server};
 use tokio::sync::oneshot;
 
-use crate::api;
+use crate::api::{self, Api};
 use crate::command::ControlHandle;
 use crate::config::MachineSpec;
 use crate::config::endpoint::Listen;
@@ -113,15 +113,23 @@ impl Net {
                     });
                 }
             }
-            if let Some(listener) = listeners.api {
-                tokio::spawn(api::serve(listener, control, events, metrics));
-            }
+            let api = listeners.api.map(|listener| {
+                let (end, ended) = oneshot::channel::<()>();
+                let ended = async move { drop(ended.await) };
+                let api = Api::new(control, events, metrics);
+                (end, tokio::spawn(api::serve(listener, api, ended)))
+            });
             // An error means that the sender is gone, which says the same.
             let _ = stopped.await;
             if let Some(server) = &server {
                 server.shutdown();
                 // Whoever does not take the farewell goes without.
                 let _ = tokio::time::timeout(FAREWELL, server.closed()).await;
+            }
+            if let Some((end, serving)) = api {
+                drop(end);
+                // Answers and last events that nobody takes are dropped.
+                let _ = tokio::time::timeout(FAREWELL, serving).await;
             }
         };
         let thread = std::thread::Builder::new()
