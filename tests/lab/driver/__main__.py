@@ -10,11 +10,11 @@ from pathlib import Path
 
 from console import Failed
 from jobs import JOBS, Job
-from monitors import Images, L1Hung, start_caraway, start_qemu, start_tcg
+from monitors import Images, L1Lost, start_caraway, start_qemu, start_tcg
 
 
 def run(job: Job, start, ryll: Path, out: Path) -> str | None:
-    """Why the job failed, or nothing. An L1 that hung says nothing about the job: one more try."""
+    """Why the job failed, or nothing. An L1 that was lost says nothing about it: one more try."""
     for attempt in ("first", "second"):
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True)
@@ -24,11 +24,11 @@ def run(job: Job, start, ryll: Path, out: Path) -> str | None:
             return None
         except Failed as failure:
             return str(failure)
-        except L1Hung:
-            print(f"# L1 hung in its {attempt} run", flush=True)
+        except L1Lost as loss:
+            print(f"# {attempt} run: {loss}", flush=True)
         finally:
             guest.stop()
-    return "L1 hung twice: the lab failed, not the job"
+    return "L1 was lost twice: the lab failed, not the job"
 
 
 def tail(log: Path, lines: int) -> str:

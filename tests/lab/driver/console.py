@@ -58,12 +58,12 @@ class Console:
         self.send("exec sh\n")
         self.expect("# ", 60)
         self.send("stty -echo; dmesg -n 1; PS1=; echo rea''dy\n")
-        self.expect(r"ready\r?\n", 60)
+        self.expect(r"ready\n", 60)
 
     def run(self, command: str, timeout: float = 60) -> str:
         """Runs `command` in the shell; its output, or `Failed` when it ends other than by 0."""
         self.send(f"{command}\necho \"<$?>\"\n")
-        found = self.expect(r"(?s)(.*?)<(\d+)>\r?\n", timeout)
+        found = self.expect(r"(?s)(.*?)<(\d+)>\n", timeout)
         output = found[1].decode(errors="replace").strip()
         if found[2] != b"0":
             raise Failed(f"`{command}` in the guest ended with {found[2].decode()}: {output[-200:]}")
@@ -87,5 +87,6 @@ class Console:
             time.sleep(0.5)
             return False
         self._log.write(data)
-        self._unread += data
+        # Each terminal on the way may add carriage returns of its own.
+        self._unread += data.replace(b"\r", b"")
         return True

@@ -22,8 +22,8 @@ API_PORT = 5931
 HUNG_AFTER = 60  # seconds without a line from L1, which writes one every 2
 
 
-class L1Hung(Exception):
-    """The lab machine itself stopped: nothing is known about the job."""
+class L1Lost(Exception):
+    """The lab machine itself hung or ended early: nothing is known about the job."""
 
 
 @dataclass(frozen=True)
@@ -93,12 +93,12 @@ class L1Guest(Guest):
         if size != self._last_size:
             self._last_size, self._last_change = size, now
         elif now - self._last_change > HUNG_AFTER:
-            raise L1Hung
+            raise L1Lost(f"L1 wrote nothing for {HUNG_AFTER} s")
 
     def exit_code(self) -> str:
         code = self.out / "share" / "rc"
         if not code.exists():
-            raise L1Hung
+            raise L1Lost("L1 ended without saying how its job did")
         return code.read_text().strip()
 
     def wait(self, timeout: float) -> str:
