@@ -4,14 +4,17 @@
 
 mod common;
 
+use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use caraway_spice::{
-    Config, CursorImage, CursorKind, Ending, Head, Locks, MouseMode, Point, Rect, SessionEvent,
-    Size,
+    Config, CursorImage, CursorKind, DisplaySource, Ending, Framebuffer, Head, Locks, MouseMode,
+    Point, Rect, SessionEvent, Size,
 };
-use common::{CURSOR, Canvas, DISPLAY, Fixture, INPUTS, MAIN, wait_for, word};
+use common::{CURSOR, Canvas, DISPLAY, Fixture, INPUTS, Link, MAIN, wait_for, word};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 
 const SMALL: Size = Size {
     width: 64,
@@ -215,11 +218,11 @@ fn a_screen_too_large_for_one_message_comes_in_pieces() {
 fn lz4_is_for_clients_that_have_it() {
     let fixture = fixture();
     let (_main, session) = fixture.main();
-    let link = common::Link {
+    let link = Link {
         channel: DISPLAY,
         connection: session,
         channel_caps: &[1 << 5],
-        ..common::Link::default()
+        ..Link::default()
     };
     let mut display = fixture.connect().link(&link).expect("the session is there");
     display.send(103, &[7]);
@@ -324,6 +327,32 @@ fn a_client_that_does_not_read_delays_nobody_and_catches_up() {
     // It never got old pixels by the dozen: what it gets now leads straight to the screen of now.
     let mut late = Canvas::default();
     late.catch_up(&mut slow, &fixture.screen);
+}
+
+#[test]
+fn each_display_has_a_channel_of_its_own() {
+    let first = Framebuffer::new(SMALL);
+    let second = Framebuffer::new(Size {
+        width: 20,
+        height: 10,
+    });
+    let sources: Vec<Arc<dyn DisplaySource>> = vec![first.clone(), second.clone()];
+    let fixture = Fixture::with_sources(Config::default(), first.clone(), sources);
+    second.fill(Rect::of_size(SMALL), 0x12_3456);
+    let (mut main, connection) = fixture.main();
+    main.send(104, &[]);
+    assert_eq!(word(&main.wait(104), 0), 5);
+    for (id, screen) in [(0, first), (1, second)] {
+        let link = Link {
+            channel: DISPLAY,
+            id,
+            connection,
+            ..Link::default()
+        };
+        let mut display = fixture.connect().link(&link).expect("the session is there");
+        display.send(101, &[0; 14]);
+        Canvas::default().catch_up(&mut display, &screen);
+    }
 }
 
 // --- inputs and cursor
@@ -504,4 +533,36 @@ fn clients_that_vanish_anywhere_leave_nothing_behind() {
     });
     let (_main, mut display) = fixture.viewer();
     Canvas::default().catch_up(&mut display, &fixture.screen);
+}
+
+#[test]
+fn clients_that_babble_harm_nobody() {
+    let fixture = fixture();
+    let (_good, mut display) = fixture.viewer();
+    let mut canvas = Canvas::default();
+    canvas.catch_up(&mut display, &fixture.screen);
+    let mut rng = StdRng::seed_from_u64(0x5133);
+    for round in 0..40u8 {
+        let channel = [MAIN, DISPLAY, INPUTS, CURSOR][usize::from(round % 4)];
+        let (main, session) = fixture.main();
+        let mut victim = if channel == MAIN {
+            main
+        } else {
+            fixture
+                .link(channel, session)
+                .expect("the session is there")
+        };
+        let mut noise = Vec::new();
+        for _ in 0..50 {
+            let kind = rng.gen_range(1..120);
+            let mut body = vec![0; rng.gen_range(0..40)];
+            rng.fill(body.as_mut_slice());
+            noise.extend(victim.frame(kind, body.len() as u32, &body));
+        }
+        noise.extend((0..rng.gen_range(0..60)).map(|_| rng.r#gen::<u8>()));
+        // The server may well hang up in the middle of it.
+        let _ = victim.raw.0.write_all(&noise);
+    }
+    paint(&fixture, Rect::of_size(SMALL), 3);
+    canvas.catch_up(&mut display, &fixture.screen);
 }

@@ -18,7 +18,12 @@ pub(super) fn encode(pixels: &Pixels) -> Vec<u8> {
     let mut out = Vec::with_capacity(encoded_len(pixels));
     out.extend_from_slice(&[FORMAT_32BIT, TOP_DOWN]);
     let no_palette = 0;
-    for word in [pixels.width, pixels.height, pixels.width * 4, no_palette] {
+    for word in [
+        pixels.width,
+        pixels.height,
+        pixels.width.saturating_mul(4),
+        no_palette,
+    ] {
         out.extend_from_slice(&word.to_le_bytes());
     }
     out.extend(pixels.data.iter().flat_map(|pixel| pixel.to_le_bytes()));

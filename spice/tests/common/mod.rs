@@ -81,7 +81,7 @@ pub fn wait_for<T>(name: &str, mut what: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// A server with one screen, on a thread that drives its runtime.
+/// A server, mostly of one screen, on a thread that drives its runtime.
 pub struct Fixture {
     pub server: Arc<Server>,
     pub screen: Arc<Framebuffer>,
@@ -93,16 +93,16 @@ pub struct Fixture {
 impl Fixture {
     pub fn new(config: Config, size: Size) -> Self {
         let screen = Framebuffer::new(size);
-        Self::with_source(config, screen.clone(), screen)
+        Self::with_sources(config, screen.clone(), vec![screen])
     }
 
-    pub fn with_source(
+    pub fn with_sources(
         config: Config,
         screen: Arc<Framebuffer>,
-        source: Arc<dyn DisplaySource>,
+        sources: Vec<Arc<dyn DisplaySource>>,
     ) -> Self {
         let notes = Arc::new(Notes::default());
-        let server = Server::new(config, vec![source], notes.clone(), notes.clone());
+        let server = Server::new(config, sources, notes.clone(), notes.clone());
         let any: ListenAddress = "127.0.0.1:0".parse().expect("it is well formed");
         let listener = Listener::bind(&any).expect("some port is free");
         let address = listener.address().to_string();
