@@ -298,9 +298,10 @@ fn the_text_screen_is_text() {
     legacy.print(0, 0, b"Booting \xb3 ", 0x07);
     legacy.print(3, 24, b"ok", 0x07);
 
-    let text = legacy.qxl().text().unwrap();
+    let screen = legacy.qxl().text().unwrap();
 
-    assert_eq!(text.len(), 25);
+    let text = screen.rows;
+    assert_eq!((text.len(), screen.columns), (25, 80));
     assert_eq!(text[0], "Booting │");
     assert_eq!(text[1], "");
     assert_eq!(text[24], "   ok");
@@ -312,7 +313,7 @@ fn fifty_rows_fit_with_a_font_of_eight() {
     legacy.out(0x3d4, &[9, 0x47]);
 
     assert_eq!(legacy.size(), (720, 400));
-    assert_eq!(legacy.qxl().text().unwrap().len(), 50);
+    assert_eq!(legacy.qxl().text().unwrap().rows.len(), 50);
 }
 
 #[test]
@@ -496,5 +497,5 @@ fn a_driver_takes_over_and_a_reset_gives_the_text_back() {
 
     assert_eq!(native, (Some(size), None));
     assert_eq!(legacy.size(), (720, 400));
-    assert_eq!(legacy.qxl().text().unwrap()[0], "hello");
+    assert_eq!(legacy.qxl().text().unwrap().rows[0], "hello");
 }
