@@ -146,7 +146,8 @@ impl Document {
             };
             if let Some(range) = range {
                 if problem.value.is_none() {
-                    problem.value = self.text.get(range.clone()).map(shorten);
+                    let given = self.text.get(range.clone());
+                    problem.value = given.filter(|v| !v.starts_with(['{', '['])).map(shorten);
                 }
                 problem.location = Some(Location::of(&self.text, range));
             }
@@ -295,7 +296,40 @@ fn data_problem(path: JsonPath, message: &str) -> Problem {
         )
         .hint("remove one of the two")
     } else {
-        Problem::new(Kind::WrongType, path, message)
+        Problem::new(Kind::WrongType, path, in_words(message))
             .hint("`caraway schema` says what is allowed here")
     }
+}
+
+/// What serde calls a type, and what people call it.
+const TYPES: [(&str, &str); 10] = [
+    ("u8", "a whole number from 0 to 255"),
+    ("u16", "a whole number from 0 to 65535"),
+    ("u32", "a whole number"),
+    ("u64", "a whole number"),
+    ("a boolean", "`true` or `false`"),
+    ("a string", "a text in double quotes"),
+    ("path string", "a path in double quotes"),
+    ("a sequence", "a list, [ … ]"),
+    ("string or map", "one of its words"),
+    ("a formatted UUID string", "a UUID"),
+];
+
+/// `invalid type: string "two", expected u32` as people say it.
+fn in_words(message: &str) -> String {
+    let parts = message
+        .strip_prefix("invalid type: ")
+        .or_else(|| message.strip_prefix("invalid value: "))
+        .and_then(|rest| rest.rsplit_once(", expected "));
+    let Some((found, expected)) = parts else {
+        return message.to_owned();
+    };
+    let expected = match expected.strip_prefix("struct ") {
+        Some(_) => "an object, { … }",
+        None => TYPES
+            .iter()
+            .find(|(word, _)| *word == expected)
+            .map_or(expected, |(_, words)| words),
+    };
+    format!("expected {expected}, found {found}")
 }
