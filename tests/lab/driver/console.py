@@ -75,7 +75,7 @@ class Console:
         while "yes" not in self.run(f"if {condition}; then echo yes; fi"):
             if time.monotonic() > deadline:
                 raise Failed(f"`{condition}` does not hold in the guest after {timeout:.0f} s")
-            time.sleep(0.2)
+            time.sleep(1)
 
     def _read(self) -> bool:
         readable, _, _ = select.select([self._stream], [], [], 0.5)

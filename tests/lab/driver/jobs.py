@@ -95,7 +95,7 @@ def compare_screens(guest: Guest, viewer: Ryll, wanted: str) -> str | None:
 def login_through_spice(guest: Guest, viewer: Ryll) -> None:
     viewer.type("root")
     # login has turned the echo off once it waits for the password; what comes earlier it throws away.
-    guest.serial.wait_for("pgrep -t tty1 -x login >/dev/null && stty -F /dev/tty1 | grep -q -e '-echo '", 60)
+    guest.serial.wait_for("pgrep -t tty1 -x login >/dev/null && stty -a -F /dev/tty1 | grep -qw -e -echo", 60)
     viewer.type("caraway")
     guest.serial.wait_for("pgrep -t tty1 -x bash >/dev/null", 60)
     viewer.type("echo Typed in a viewer >/dev/ttyS0")

@@ -1,6 +1,7 @@
 """ryll, the SPICE client of Kerbside's own checks, steered through its control socket; and pictures."""
 
 import base64
+import contextlib
 import json
 import os
 import socket
@@ -27,6 +28,7 @@ class Ryll:
 
     def __init__(self, program: Path, port: int, out: Path):
         (out / "gaps").mkdir(exist_ok=True)
+        self._out = out
         self._gaps = out / "gaps"
         connection = out / "viewer.vv"
         connection.write_text(f"[virt-viewer]\ntype=spice\nhost=127.0.0.1\nport={port}\n")
@@ -45,7 +47,10 @@ class Ryll:
     def __enter__(self) -> "Ryll":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        if kind is not None:
+            with contextlib.suppress(Failed):
+                (self._out / "ryll-at-failure.png").write_bytes(self.screenshot())
         self._socket.close()
         self._process.terminate()
         try:
