@@ -9,6 +9,8 @@ fn main() -> Result<(), String> {
     println!("cargo::rerun-if-changed={SOURCE}");
     println!("cargo::rerun-if-env-changed=AS");
     println!("cargo::rerun-if-env-changed=LD");
+    // A tenth of the room for relocations, which the loader reads at every start (glibc 2.36).
+    println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
     let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("no OUT_DIR")?);
     let object = out.join("colours.o");
     run("AS", "as", &["--32", "-o"], &object, &[SOURCE.as_ref()])?;

@@ -14,6 +14,7 @@ pub mod control;
 pub mod doctor;
 pub mod events;
 pub mod exit;
+pub mod footprint;
 pub mod keymap;
 pub mod kvm;
 pub mod logging;

@@ -10,6 +10,7 @@ use crate::config::units::Span;
 use crate::console::Watch;
 use crate::control::{self, RunOptions};
 use crate::exit::{Exit, Failure};
+use crate::footprint::forget_touched_code;
 use crate::logging::LogFormat;
 
 /// How to run the machine.
@@ -92,6 +93,8 @@ impl Run {
         for note in &spec.notes {
             tracing::info!("{note}");
         }
-        control::run(&spec, &self.options.into_run(format == LogFormat::Json)?)
+        let options = self.options.into_run(format == LogFormat::Json)?;
+        forget_touched_code();
+        control::run(&spec, &options)
     }
 }

@@ -26,6 +26,7 @@ use crate::config::policy::{OnPanic, OnReset};
 use crate::console::{Verdict, Watch};
 use crate::events::{Event, EventLog, Origin};
 use crate::exit::{Exit, Failure};
+use crate::footprint::forget_touched_code;
 use crate::machine::{EventLoop, Machine, Notice, Notices, Signals, Surroundings};
 use crate::metrics::Metrics;
 use crate::vcpu::Stop;
@@ -119,6 +120,7 @@ pub fn run(spec: &MachineSpec, options: &RunOptions) -> Result<Exit, Failure> {
         seen: None,
     };
     let deadline = options.timeout.map(|timeout| Instant::now() + timeout);
+    forget_touched_code();
     if !options.paused {
         control.resume();
         events.emit(Event::Started);
