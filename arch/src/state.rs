@@ -104,7 +104,7 @@ impl SaveContext {
             .collect();
         msrs.sort_unstable();
         msrs.dedup();
-        msrs.retain(|&index| read_msrs(vcpu, &[index]).is_ok_and(|entries| entries.len() == 1));
+        let msrs = readable_msrs(vcpu, &msrs)?;
         let xsave_size = usize::try_from(vm.check_extension_int(Cap::Xsave2)).unwrap_or(0);
         Ok(Self { msrs, xsave_size })
     }
@@ -250,6 +250,20 @@ fn empty_xsave(extra_words: usize) -> Result<Xsave, StateError> {
 }
 
 /// Reads registers; those that KVM does not know end the list they are in.
+/// Those of `indexes` that KVM reads: it stops at the first one that it does not have, so each call
+/// gives a run of readable ones and the one to leave out.
+fn readable_msrs(vcpu: &VcpuFd, indexes: &[u32]) -> Result<Vec<u32>, StateError> {
+    let mut readable = Vec::with_capacity(indexes.len());
+    let mut rest = indexes;
+    while !rest.is_empty() {
+        let chunk = &rest[..rest.len().min(MSRS_AT_ONCE)];
+        let count = read_msrs(vcpu, chunk)?.len();
+        readable.extend(&chunk[..count]);
+        rest = &rest[(count + usize::from(count < chunk.len()))..];
+    }
+    Ok(readable)
+}
+
 fn read_msrs(vcpu: &VcpuFd, indexes: &[u32]) -> Result<Vec<kvm_msr_entry>, StateError> {
     let mut read = Vec::with_capacity(indexes.len());
     for chunk in indexes.chunks(MSRS_AT_ONCE) {

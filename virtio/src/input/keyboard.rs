@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::config::{self, Query};
@@ -84,8 +83,8 @@ impl Keyboard {
     #[must_use]
     pub fn new(on_leds: impl Fn(Leds) + Send + Sync + 'static) -> Self {
         Self {
-            inner: Mutex::default(),
             on_leds: Some(Box::new(on_leds)),
+            ..Self::default()
         }
     }
 

@@ -72,6 +72,7 @@ pub trait Model: Send + Sync + 'static {
 pub struct Input<M: Model> {
     inner: Mutex<Inner<M>>,
     on_leds: Option<LedSink>,
+    on_listening: Option<Box<dyn Fn() + Send + Sync>>,
 }
 
 /// Whoever wants to know the keyboard's lights.
@@ -114,16 +115,30 @@ impl<M: Model> Default for Input<M> {
         Self {
             inner: Mutex::default(),
             on_leds: None,
+            on_listening: None,
         }
     }
 }
 
 impl<M: Model> Input<M> {
-    /// Whether the guest listens: its driver is set up and has given buffers for events.
+    /// Calls `hook` whenever [`is_active`](Self::is_active) may have changed.
+    #[must_use]
+    pub fn on_listening(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
+        self.on_listening = Some(Box::new(hook));
+        self
+    }
+
+    fn listening_changed(&self) {
+        if let Some(hook) = &self.on_listening {
+            hook();
+        }
+    }
+
+    /// Whether the guest listens: its driver has set the event queue up.
     #[must_use]
     pub fn is_active(&self) -> bool {
         let inner = self.inner.lock();
-        inner.events.as_ref().is_some_and(|q| q.has_available())
+        inner.events.is_some()
     }
 
     /// Queues the batch that `make` makes of the device's data, and delivers what can be delivered.
@@ -261,6 +276,8 @@ impl<M: Model> VirtioDevice for Input<M> {
             EVENT_QUEUE => inner.events = Some(queue),
             _ => inner.status = Some(queue),
         }
+        drop(inner);
+        self.listening_changed();
     }
 
     fn stop_queue(&self, index: u16) {
@@ -269,6 +286,8 @@ impl<M: Model> VirtioDevice for Input<M> {
             EVENT_QUEUE => inner.events = None,
             _ => inner.status = None,
         }
+        drop(inner);
+        self.listening_changed();
     }
 
     fn process_queue(&self, index: u16) {

@@ -221,7 +221,7 @@ impl Control<'_> {
                     return Ok(if missed { Exit::NotSeen } else { exit });
                 }
             }
-            if let Some(signal) = signals.next() {
+            if let Some(signal) = signals.take_next() {
                 return Ok(match signal {
                     libc::SIGINT => Exit::Interrupted,
                     _ => Exit::Terminated,

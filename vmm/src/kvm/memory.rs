@@ -33,21 +33,21 @@ enum Backing {
 }
 
 impl GuestSpace {
+    /// A space without any memory.
+    #[must_use]
+    pub fn new(vm: Arc<VmFd>) -> Arc<Self> {
+        Arc::new(Self {
+            vm,
+            slots: Mutex::default(),
+        })
+    }
+
     /// Makes the `ranges` of `memory` RAM of the VM.
     ///
     /// # Errors
     /// [`KvmError::Call`].
-    pub fn new(
-        vm: Arc<VmFd>,
-        memory: &GuestMemory,
-        ranges: &[AddressRange],
-    ) -> Result<Arc<Self>, KvmError> {
-        let space = Self {
-            vm,
-            slots: Mutex::default(),
-        };
+    pub fn add_ram(&self, memory: &GuestMemory, ranges: &[AddressRange]) -> Result<(), KvmError> {
         for range in ranges {
-            let what = "mapping guest RAM";
             let (base, len) = (range.start(), range.size());
             let backing = Backing::Ram(memory.clone());
             usize::try_from(len)
@@ -55,10 +55,13 @@ impl GuestSpace {
                 .and_then(|len| memory.get_slice(GuestAddress(base), len).ok())
                 .ok_or_else(|| std::io::Error::from(std::io::ErrorKind::InvalidInput))
                 .map(|slice| slice.ptr_guard().as_ptr() as u64)
-                .and_then(|host| space.insert(base, len, host, false, backing))
-                .map_err(|source| KvmError::Call { what, source })?;
+                .and_then(|host| self.insert(base, len, host, false, backing))
+                .map_err(|source| KvmError::Call {
+                    what: "mapping guest RAM",
+                    source,
+                })?;
         }
-        Ok(Arc::new(space))
+        Ok(())
     }
 
     fn insert(

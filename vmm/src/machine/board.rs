@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use caraway_arch::Layout;
+use caraway_arch::{Layout, layout};
 use caraway_devices::debug::{DEBUG_PORT, POST_PORT, PVPANIC_PORT};
 use caraway_devices::i8042::{COMMAND_PORT, DATA_PORT, KEYBOARD_GSI, MOUSE_GSI};
 use caraway_devices::pci::{
@@ -30,6 +30,9 @@ const COM1_PORT: u64 = 0x3f8;
 const COM1_PORTS: u64 = 8;
 /// The interrupt of ACPI events.
 const SCI_GSI: usize = 9;
+/// The host bridge's register that places the PCI Express configuration window, and its switch.
+const PCIEXBAR: u16 = 0x60;
+const PCIEXBAR_ENABLE: u64 = 1;
 /// The SMI command port and the scratch port behind it.
 const APM_PORT: u64 = 0xb2;
 
@@ -239,6 +242,15 @@ impl Board {
             ],
             sources: timed.sources,
         })
+    }
+
+    /// Does what firmware would have done for a kernel that starts without one: puts the PCI
+    /// Express configuration window where the tables say that it is.
+    pub fn enable_ecam(&self) {
+        let register = layout::ECAM_START | PCIEXBAR_ENABLE;
+        let host_bridge = PciAddress::from_rid(0);
+        self.pci
+            .config_write(host_bridge, PCIEXBAR, &(register as u32).to_le_bytes());
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use caraway_arch::cpuid::CpuTemplate;
 use caraway_arch::state::{ChipState, SaveContext, VcpuState};
@@ -76,8 +77,10 @@ impl Machine {
                 .hint("give the guest less memory, or close something on the host")
         })?;
         let vm = host.create_vm().map_err(|error| unsupported(&error))?;
-        let space = GuestSpace::new(Arc::clone(&vm), &memory, &layout.memory_slots())
-            .map_err(|error| unsupported(&error))?;
+        let space = GuestSpace::new(Arc::clone(&vm));
+        // The kernel takes milliseconds for the first slot, most of them waiting: the rest of the
+        // machine is put together meanwhile.
+        let ram = map_ram(&space, &memory, &layout)?;
         let interrupts = Interrupts::new(Arc::clone(&vm)).map_err(|error| unsupported(&error))?;
 
         let clock = RealClock::new();
@@ -152,9 +155,13 @@ impl Machine {
             map_rom(firmware, &space)?;
         }
         let entry = boot.place(&memory, &layout, tables.rsdp())?;
+        if tables.rsdp().is_some() {
+            board.enable_ecam();
+        }
 
         let vcpus = create_vcpus(&vm, &cpus, spec.cpus)?;
         let initial = Initial::of(&host, &vm, &vcpus, &entry, &memory)?;
+        ram.wait()?;
         let sources = std::mem::take(&mut board.sources);
         let vcpus = start_vcpus(vcpus, buses, &notices)?;
         let display = qxl
@@ -259,9 +266,8 @@ fn add_inputs(
         let attached = match spec.device {
             InputDevice::Tablet => {
                 let changed = Arc::clone(&pointer_changed);
-                let device = Arc::new(Tablet::new());
+                let device = Arc::new(Tablet::new().on_listening(move || changed()));
                 tablet.get_or_insert_with(|| Arc::clone(&device));
-                let _ = changed;
                 slots.attach_to_loop(spec.address, device)
             }
             InputDevice::Keyboard => {
@@ -293,6 +299,36 @@ fn map_rom(firmware: &Firmware, space: &GuestSpace) -> Result<(), Failure> {
         .map(range.start(), &rom)
         .map_err(|error| internal(&error))?;
     Ok(())
+}
+
+/// Guest RAM on its way into the machine's address space.
+struct MappingRam(JoinHandle<Result<(), KvmError>>);
+
+fn map_ram(
+    space: &Arc<GuestSpace>,
+    memory: &GuestMemory,
+    layout: &Layout,
+) -> Result<MappingRam, Failure> {
+    let (space, memory, ranges) = (Arc::clone(space), memory.clone(), layout.memory_slots());
+    std::thread::Builder::new()
+        .name("ram".to_owned())
+        .spawn(move || space.add_ram(&memory, &ranges))
+        .map(MappingRam)
+        .map_err(|error| Failure::of(Exit::Internal, &error).context("guest RAM can't be mapped"))
+}
+
+impl MappingRam {
+    fn wait(self) -> Result<(), Failure> {
+        let panicked = |_| {
+            Err(Failure::new(
+                Exit::Internal,
+                "guest RAM could not be mapped",
+            ))
+        };
+        self.0
+            .join()
+            .map_or_else(panicked, |done| done.map_err(|error| unsupported(&error)))
+    }
 }
 
 fn create_vcpus(vm: &VmFd, cpus: &CpuTemplate, count: u8) -> Result<Vec<VcpuFd>, Failure> {

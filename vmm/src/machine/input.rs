@@ -17,6 +17,12 @@ pub struct Input {
     display: Option<Arc<dyn DisplaySource>>,
 }
 
+/// What our keyboards call the key that has no code of its own.
+const PAUSE: Key = Key {
+    code: 0x46,
+    extended: true,
+};
+
 /// A virtio tablet's axes go from 0 to this.
 const TABLET_MAX: u64 = 32767;
 
@@ -102,6 +108,7 @@ fn scale(pixel: u32, size: u32) -> u16 {
 
 impl InputSink for Input {
     fn key(&self, key: Key, down: bool) {
+        let key = if key == Key::PAUSE { PAUSE } else { key };
         match self.active_keyboard() {
             Some(keyboard) => keyboard.key(key.code, key.extended, down),
             None => self.ps2.lock().keyboard_event(key.code, key.extended, down),

@@ -87,6 +87,9 @@ impl Machine {
             .boot
             .place(&self.memory, &self.layout, self.tables.rsdp())?;
         self.tables.place(&self.memory)?;
+        if self.tables.rsdp().is_some() {
+            self.board.enable_ecam();
+        }
         let failed = |error: &dyn std::error::Error| {
             Failure::of(Exit::Internal, error).context("the vCPUs can't be reset")
         };

@@ -44,7 +44,7 @@ impl Signals {
     }
 
     /// The next signal's number, if one has come.
-    pub fn next(&mut self) -> Option<i32> {
+    pub fn take_next(&mut self) -> Option<i32> {
         let mut record = [0; RECORD];
         match self.file.read(&mut record) {
             Ok(RECORD) => record
