@@ -6,8 +6,6 @@ use std::process::Command;
 const SOURCE: &str = "../tests/guests/colours/colours.s";
 
 fn main() -> Result<(), String> {
-    // A tenth of the size for what the dynamic linker must patch at every start.
-    println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
     println!("cargo::rerun-if-changed={SOURCE}");
     println!("cargo::rerun-if-env-changed=AS");
     println!("cargo::rerun-if-env-changed=LD");

@@ -1,5 +1,7 @@
 //! The API over a Unix socket, with a scripted control loop behind it.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may")]
+
 use std::path::PathBuf;
 use std::process::{Command as Process, Output};
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! The program as people and scripts see it: exit codes, and what is on which stream.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may")]
+
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};

@@ -1,5 +1,7 @@
 //! What a config says becomes a machine, or an error that names file, place, value and remedy.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may")]
+
 use std::path::{Path, PathBuf};
 
 use caraway::config::endpoint::{Listen, SerialTo};

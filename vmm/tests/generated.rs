@@ -2,6 +2,8 @@
 //!
 //! `CARAWAY_REGENERATE=1 cargo test -p caraway --test generated` writes them anew.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may")]
+
 use std::path::Path;
 
 fn assert_current(file: &str, generated: &str) {

@@ -1,5 +1,6 @@
 //! What the machine shows: pictures of it, the server for it, and how to connect to that.
 
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -123,11 +124,13 @@ impl Display {
 
     /// Tells a person where the display is and how to leave.
     pub(super) fn greet(&self, terminal: bool) {
+        let mut out = std::io::stderr().lock();
+        // Whoever closed standard error does not want to know.
         for listen in &self.listeners {
-            eprintln!("Viewer:  {}", vv::viewer_line(listen));
+            let _ = writeln!(out, "Viewer:  {}", vv::viewer_line(listen));
         }
         if terminal {
-            eprintln!("Leave:   Ctrl-]");
+            let _ = writeln!(out, "Leave:   Ctrl-]");
         }
     }
 

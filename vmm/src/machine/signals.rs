@@ -32,9 +32,8 @@ impl Signals {
             return Err(std::io::Error::last_os_error());
         }
         // SAFETY: the descriptor is new and nobody else's.
-        Ok(Self {
-            file: unsafe { File::from_raw_fd(fd) },
-        })
+        let file = unsafe { File::from_raw_fd(fd) };
+        Ok(Self { file })
     }
 
     /// The descriptor that is readable once a signal has come.
