@@ -46,6 +46,7 @@ def main() -> int:
     options.add_argument("--ryll", type=Path, required=True)
     options.add_argument("--monitor", choices=["caraway", "qemu", "tcg"], required=True)
     options.add_argument("--caraway", type=Path)
+    options.add_argument("--results", type=Path, help="where to keep logs and pictures, of passed jobs too")
     options.add_argument("jobs", nargs="*", metavar="JOB", help=f"of {', '.join(JOBS)}; all without one")
     chosen = options.parse_args()
     unknown = [name for name in chosen.jobs if name not in JOBS]
@@ -56,7 +57,7 @@ def main() -> int:
     starters = {"caraway": functools.partial(start_caraway, chosen.caraway), "qemu": start_qemu, "tcg": start_tcg}
     start = functools.partial(starters[chosen.monitor], images)
     # Short, for the sockets in it; kept when something failed.
-    results = Path(tempfile.mkdtemp(prefix="lab-"))
+    results = chosen.results or Path(tempfile.mkdtemp(prefix="lab-"))
     names = chosen.jobs or list(JOBS)
     failed = 0
     for name in names:
@@ -70,7 +71,7 @@ def main() -> int:
         for log, lines in (("serial.log", 25), ("share/stderr", 15), ("l1.log", 5), ("qemu.log", 5)):
             print(f"# {results / name / log}:\n{tail(results / name / log, lines)}", end="", flush=True)
     print(f"{len(names) - failed} passed, {failed} failed")
-    if not failed:
+    if not failed and not chosen.results:
         shutil.rmtree(results)
     return 1 if failed else 0
 
