@@ -120,7 +120,6 @@ pub fn run(spec: &MachineSpec, options: &RunOptions) -> Result<Exit, Failure> {
         seen: None,
     };
     let deadline = options.timeout.map(|timeout| Instant::now() + timeout);
-    forget_touched_code();
     if !options.paused {
         control.resume();
         events.emit(Event::Started);
@@ -163,6 +162,9 @@ struct Control<'a> {
     seen: Option<Verdict>,
 }
 
+/// A machine that lives this long is worth tidying up after its start.
+const SETTLED: Duration = Duration::from_millis(250);
+
 /// What is readable.
 const COMMANDS: u64 = 0;
 const NOTICES: u64 = 1;
@@ -190,13 +192,19 @@ impl Control<'_> {
         watch(notices.as_raw_fd(), NOTICES)?;
         watch(signals.descriptor(), SIGNALS)?;
         let mut ready = [EpollEvent::default(); 3];
+        let mut settled = Some(Instant::now() + SETTLED);
         loop {
-            let patience = match deadline.map(|at| at.saturating_duration_since(Instant::now())) {
-                Some(Duration::ZERO) => return Ok(Exit::Timeout),
-                // Rounded up, so as not to spin through the last millisecond.
-                Some(left) => i32::try_from(left.as_millis() + 1).unwrap_or(i32::MAX),
-                None => -1,
-            };
+            let now = Instant::now();
+            if deadline.is_some_and(|at| at <= now) {
+                return Ok(Exit::Timeout);
+            }
+            if settled.take_if(|at| *at <= now).is_some() {
+                forget_touched_code();
+            }
+            // Rounded up, so as not to spin through the last millisecond.
+            let patience = deadline.into_iter().chain(settled).min().map_or(-1, |at| {
+                i32::try_from((at - now).as_millis() + 1).unwrap_or(i32::MAX)
+            });
             match epoll.wait(patience, &mut ready) {
                 Ok(_) => {}
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
