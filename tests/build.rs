@@ -1,8 +1,11 @@
 //! Builds the guests that the tests boot, each from its source in `guests/`.
 
-use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::{env, fs};
+
+/// Bytes of the disk that the boot sector is on.
+const DISK_SIZE: u64 = 1 << 20;
 
 fn main() {
     let guests = PathBuf::from("guests");
@@ -11,6 +14,10 @@ fn main() {
     println!("cargo:rerun-if-changed=guests");
     let sector = ["-m", "elf_i386", "-Ttext", "0x7c00", "--oformat", "binary"];
     let colours = assemble(&guests.join("colours/colours.s"), &out, "--32", &sector);
+    // Firmware boots no disk of a single sector.
+    let disk = fs::OpenOptions::new().write(true).open(&colours);
+    disk.and_then(|disk| disk.set_len(DISK_SIZE))
+        .expect("the linker's image grows");
     println!("cargo:rustc-env=COLOURS_GUEST={}", colours.display());
     let kernel = ["-n", "-Ttext", "0x100000"];
     let exit = assemble(&guests.join("exit/exit.s"), &out, "--64", &kernel);

@@ -1,1 +1,17 @@
-//! Placeholder.
+//! What the end-to-end tests share: the guests, a machine under the built program, the clients that
+//! others wrote, and pictures to compare.
+//!
+//! The tests themselves are in `tests/tests/`, one file a promise. They need `/dev/kvm` and what
+//! `tests/scripts/install.sh test` installs, and take the program from `CARAWAY_BIN`, or else from
+//! cargo's target folder.
+
+// All of this is test code: a failed step ends the test, with what failed.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+pub mod api;
+pub mod client;
+pub mod guest;
+pub mod picture;
+pub mod process;
+pub mod vm;
+pub mod wait;

@@ -33,7 +33,8 @@ pub const REQUIRED: &[(Cap, &str)] = &[
 pub enum KvmError {
     /// There is no KVM.
     #[error(
-        "{path} does not exist: load the module kvm_intel, kvm_amd or kvm_pvm, and switch on virtualization in the firmware set-up"
+        "{path} does not exist: `sudo modprobe kvm_intel` (or kvm_amd, kvm_pvm) loads it, if the \
+         firmware set-up allows virtualization"
     )]
     Missing {
         /// The device file.
@@ -41,7 +42,8 @@ pub enum KvmError {
     },
     /// KVM is there for others.
     #[error(
-        "no permission to open {path}: add yourself to the group that owns it (usually `sudo usermod -aG kvm $USER`, then log in again)"
+        "{path}: permission denied; join the kvm group (`sudo usermod -aG kvm $USER`), then log in \
+         again"
     )]
     Denied {
         /// The device file.

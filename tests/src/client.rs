@@ -1,0 +1,302 @@
+//! SPICE clients that others wrote, run without a person.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::picture::Picture;
+use crate::process::{Process, run};
+use crate::wait::{PATIENCE, wait_for};
+
+/// A connection that takes longer than this has failed.
+const SHORT: Duration = Duration::from_secs(20);
+
+/// What spice-gtk's `spicy-screenshot` sees.
+///
+/// # Panics
+/// If it does not connect.
+pub fn spicy_screenshot(server: SocketAddr) -> Picture {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("screen.ppm");
+    let mut command = Command::new("spicy-screenshot");
+    command
+        .args([
+            "-h",
+            &server.ip().to_string(),
+            "-p",
+            &server.port().to_string(),
+            "-o",
+        ])
+        .arg(&file)
+        .env("HOME", folder.path());
+    let output = run(&mut command, SHORT);
+    assert!(output.status.success(), "spicy-screenshot: {output:?}");
+    Picture::from_ppm(&file)
+}
+
+/// Presses and releases a key (a PC scancode of set 1) through spice-gtk's library.
+///
+/// # Panics
+/// If it does not connect.
+pub fn glib_key(server: SocketAddr, scancode: u8) {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/glib_key.py");
+    let mut command = Command::new("/usr/bin/python3");
+    command
+        .arg(script)
+        .args([&server.ip().to_string(), &server.port().to_string()]);
+    command.arg(scancode.to_string());
+    let output = run(&mut command, SHORT);
+    assert!(output.status.success(), "glib_key.py: {output:?}");
+}
+
+/// ryll, headless, driven through its control socket.
+#[derive(Debug)]
+pub struct Ryll {
+    process: Process,
+    folder: TempDir,
+    control: BufReader<UnixStream>,
+    last_id: u64,
+}
+
+impl Ryll {
+    /// Connects and waits for a picture; what it can't draw is noted as a gap.
+    ///
+    /// # Panics
+    /// If it does not connect.
+    pub fn connect(server: SocketAddr) -> Self {
+        let folder = TempDir::new().unwrap();
+        let file = |name: &str| folder.path().join(name);
+        let connection = format!(
+            "[virt-viewer]\ntype=spice\nhost={}\nport={}\n",
+            server.ip(),
+            server.port()
+        );
+        std::fs::write(file("c.vv"), connection).unwrap();
+        let log = std::fs::File::create(file("log")).unwrap();
+        let mut command = Command::new(cache().join("venv/bin/ryll"));
+        command
+            .args(["--headless", "--pedantic", "--file"])
+            .arg(file("c.vv"))
+            .arg("--control-socket")
+            .arg(file("control"))
+            .arg("--pedantic-dir")
+            .arg(file("gaps"))
+            .env("HOME", folder.path())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log);
+        let process = Process::start(&mut command);
+        let control = wait_for("ryll's control socket", || {
+            UnixStream::connect(file("control")).ok()
+        });
+        control.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut ryll = Self {
+            process,
+            folder,
+            control: BufReader::new(control),
+            last_id: 0,
+        };
+        ryll.ask(
+            "hello",
+            json!({ "client_name": "tests", "protocol_version": "1.0" }),
+        );
+        wait_for("a surface in ryll", || {
+            let status = ryll.ask("status", json!({}));
+            (!status["surfaces"].as_array()?.is_empty()).then_some(())
+        });
+        ryll
+    }
+
+    fn ask(&mut self, method: &str, parameters: Value) -> Value {
+        self.last_id += 1;
+        let request = json!({ "id": self.last_id, "method": method, "params": parameters });
+        writeln!(self.control.get_mut(), "{request}").unwrap();
+        loop {
+            let mut line = String::new();
+            let read = self.control.read_line(&mut line);
+            assert!(
+                read.is_ok_and(|read| read > 0),
+                "ryll is gone: {}",
+                self.log()
+            );
+            let answer: Value = serde_json::from_str(&line).unwrap();
+            // Events have no id.
+            if answer["id"] == self.last_id {
+                assert_eq!(answer["ok"], true, "{method}: {answer}");
+                return answer["result"].clone();
+            }
+        }
+    }
+
+    /// What it shows.
+    pub fn screenshot(&mut self) -> Picture {
+        let answer = self.ask("screenshot", json!({ "surface_id": 0, "format": "png" }));
+        Picture::from_png(&decode_base64(answer["data_base64"].as_str().unwrap()))
+    }
+
+    /// Presses and releases a key, a PC scancode of set 1.
+    pub fn press(&mut self, scancode: u8) {
+        self.ask(
+            "send_key",
+            json!({ "scancode": scancode, "state": "press" }),
+        );
+    }
+
+    /// Whether it is still connected.
+    pub fn is_connected(&mut self) -> bool {
+        self.process.status().is_none() && self.ask("status", json!({}))["spice_connected"] == true
+    }
+
+    /// The reports of what it met in the protocol and can't do.
+    pub fn gaps(&self) -> Vec<PathBuf> {
+        let folder = std::fs::read_dir(self.folder.path().join("gaps"));
+        folder
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.path())
+            .collect()
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+}
+
+/// virt-viewer's remote-viewer on an X server of its own.
+#[derive(Debug)]
+pub struct RemoteViewer {
+    _viewer: Process,
+    _display: Process,
+    name: String,
+    folder: TempDir,
+}
+
+impl RemoteViewer {
+    /// Opens a viewer.
+    ///
+    /// # Panics
+    /// If there is no X server for it.
+    pub fn connect(server: SocketAddr) -> Self {
+        let folder = TempDir::new().unwrap();
+        let mut xvfb = Command::new("Xvfb");
+        xvfb.args([
+            "-displayfd",
+            "1",
+            "-screen",
+            "0",
+            "1280x1024x24",
+            "-nolisten",
+            "tcp",
+        ])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+        let mut display = Process::start(&mut xvfb);
+        let mut number = String::new();
+        let pipe = display.child().stdout.take().unwrap();
+        BufReader::new(pipe).read_line(&mut number).unwrap();
+        let name = format!(":{}", number.trim());
+        let log = std::fs::File::create(folder.path().join("log")).unwrap();
+        let mut viewer = Command::new("remote-viewer");
+        viewer
+            .args(["--zoom=100", &format!("spice://{server}")])
+            .env("DISPLAY", &name)
+            .env("GDK_BACKEND", "x11")
+            .env("NO_AT_BRIDGE", "1")
+            .env("HOME", folder.path())
+            .env("XDG_RUNTIME_DIR", folder.path())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log);
+        let viewer = Process::start(&mut viewer);
+        Self {
+            _viewer: viewer,
+            _display: display,
+            name,
+            folder,
+        }
+    }
+
+    /// Waits until `picture` is in its window, to the pixel.
+    ///
+    /// # Panics
+    /// If it never is.
+    pub fn wait_for(&self, picture: &Picture) {
+        wait_for("the picture in remote-viewer", || {
+            picture.is_within(&self.screen()).then_some(())
+        });
+    }
+
+    /// All of its X server's screen.
+    fn screen(&self) -> Picture {
+        let file = self.folder.path().join("screen.ppm");
+        let mut import = Command::new("import");
+        import
+            .args(["-window", "root", "-depth", "8"])
+            .arg(&file)
+            .env("DISPLAY", &self.name);
+        let output = run(&mut import, SHORT);
+        assert!(output.status.success(), "import: {output:?}");
+        Picture::from_ppm(&file)
+    }
+}
+
+/// What is built or fetched once: `CARAWAY_CACHE`, or its place in the home folder.
+pub fn cache() -> PathBuf {
+    std::env::var_os("CARAWAY_CACHE").map_or_else(
+        || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/caraway"),
+        PathBuf::from,
+    )
+}
+
+fn decode_base64(text: &str) -> Vec<u8> {
+    let digit = |byte| match byte {
+        b'A'..=b'Z' => byte - b'A',
+        b'a'..=b'z' => byte - b'a' + 26,
+        b'0'..=b'9' => byte - b'0' + 52,
+        b'+' => 62,
+        _ => 63,
+    };
+    let digits: Vec<u8> = text
+        .bytes()
+        .filter(|byte| *byte != b'=')
+        .map(digit)
+        .collect();
+    let bits = |four: &[u8]| {
+        four.iter()
+            .fold(0_u32, |bits, digit| bits << 6 | u32::from(*digit))
+    };
+    digits
+        .chunks(4)
+        .flat_map(|four| {
+            let missing = 4 - four.len();
+            let bytes = (bits(four) << (6 * missing)).to_be_bytes();
+            bytes[1..4 - missing].to_vec()
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_of_every_length_is_decoded() {
+        for (text, bytes) in [
+            ("", ""),
+            ("TQ==", "M"),
+            ("TWE=", "Ma"),
+            ("TWFu", "Man"),
+            ("TWFuTQ==", "ManM"),
+        ] {
+            assert_eq!(decode_base64(text), bytes.as_bytes());
+        }
+    }
+}

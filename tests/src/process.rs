@@ -1,0 +1,92 @@
+//! Child processes that don't outlive their test.
+
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::Duration;
+
+use crate::wait::poll;
+
+/// A child that is killed, by its handle, when it is dropped.
+#[derive(Debug)]
+pub struct Process(Child);
+
+impl Process {
+    /// Starts `command`.
+    ///
+    /// # Panics
+    /// If it can't be started.
+    pub fn start(command: &mut Command) -> Self {
+        match command.spawn() {
+            Ok(child) => Self(child),
+            Err(error) => panic!("{command:?}: {error}; does `install.sh test` have to run?"),
+        }
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// The child itself, for its pipes.
+    pub fn child(&mut self) -> &mut Child {
+        &mut self.0
+    }
+
+    /// Its status, once it has ended.
+    pub fn status(&mut self) -> Option<ExitStatus> {
+        self.0
+            .try_wait()
+            .expect("a child of ours can be waited for")
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self, patience: Duration) -> Option<ExitStatus> {
+        poll(patience, || self.status())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already, which is as well.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Runs `command` to its end.
+///
+/// # Panics
+/// If it takes longer than `patience`; it is killed then.
+pub fn run(command: &mut Command, patience: Duration) -> Output {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut process = Process::start(command);
+    let (out, err) = (process.0.stdout.take(), process.0.stderr.take());
+    let stdout = std::thread::spawn(move || read_all(out));
+    let stderr = std::thread::spawn(move || read_all(err));
+    let status = process.wait(patience);
+    drop(process);
+    let output = (stdout.join().unwrap(), stderr.join().unwrap());
+    let Some(status) = status else {
+        panic!(
+            "{command:?} took longer than {patience:?}:\n{}{}",
+            String::from_utf8_lossy(&output.0),
+            String::from_utf8_lossy(&output.1)
+        );
+    };
+    Output {
+        status,
+        stdout: output.0,
+        stderr: output.1,
+    }
+}
+
+fn read_all(pipe: Option<impl std::io::Read>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if let Some(mut pipe) = pipe {
+        // What came before an error is still worth showing.
+        let _ = pipe.read_to_end(&mut bytes);
+    }
+    bytes
+}
