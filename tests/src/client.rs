@@ -22,22 +22,30 @@ const SHORT: Duration = Duration::from_secs(20);
 /// # Panics
 /// If it does not connect.
 pub fn spicy_screenshot(server: SocketAddr) -> Picture {
+    try_spicy_screenshot(server, None).unwrap_or_else(|said| panic!("spicy-screenshot: {said}"))
+}
+
+/// What spice-gtk's `spicy-screenshot` sees, with a password or without.
+///
+/// # Errors
+/// What it says if it does not connect.
+///
+/// # Panics
+/// If it does neither for long.
+pub fn try_spicy_screenshot(server: SocketAddr, password: Option<&str>) -> Result<Picture, String> {
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("screen.ppm");
     let mut command = Command::new("spicy-screenshot");
-    command
-        .args([
-            "-h",
-            &server.ip().to_string(),
-            "-p",
-            &server.port().to_string(),
-            "-o",
-        ])
-        .arg(&file)
-        .env("HOME", folder.path());
+    command.args(["-h", &server.ip().to_string()]);
+    command.args(["-p", &server.port().to_string()]);
+    command.args(password.iter().flat_map(|password| ["-w", password]));
+    command.arg("-o").arg(&file).env("HOME", folder.path());
     let output = run(&mut command, SHORT);
-    assert!(output.status.success(), "spicy-screenshot: {output:?}");
-    Picture::from_ppm(&file)
+    if output.status.success() {
+        Ok(Picture::from_ppm(&file))
+    } else {
+        Err(format!("{output:?}"))
+    }
 }
 
 /// Presses and releases a key (a PC scancode of set 1) through spice-gtk's library.

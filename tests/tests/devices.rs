@@ -152,3 +152,53 @@ fn every_qxl_command_is_given_back() {
 
     assert!(serial.contains("qxl released 44 of 44\r\n"), "{serial}");
 }
+
+/// A machine whose guest waits for `events` groups of events of its one virtio input device.
+fn with_input(device: &str, events: u32) -> Vm {
+    let vm = Vm::bare(
+        &format!("test=input events={events}"),
+        json!({ "inputs": [{ "device": device }] }),
+    );
+    vm.wait_for_serial("input ready\r\n");
+    vm
+}
+
+#[test]
+fn a_key_reaches_a_virtio_keyboard() {
+    let mut vm = with_input("keyboard", 2);
+
+    vm.api().put("input.keys", r#"{ "keys": ["a"] }"#);
+
+    assert_eq!(vm.wait(), 0, "{}", vm.serial());
+    // EV_KEY, KEY_A, pressed and released, with EV_SYN after each.
+    let events = "event 1 30 1\r\nevent 0 0 0\r\nevent 1 30 0\r\nevent 0 0 0\r\n";
+    assert!(vm.serial().contains(events), "{}", vm.serial());
+}
+
+#[test]
+fn the_pointers_place_on_the_screen_reaches_a_virtio_tablet() {
+    // The QXL test leaves a screen of 640 × 480; the tablet counts to 32767 on both axes.
+    let mut vm = Vm::bare(
+        "test=qxl,input events=1",
+        json!({
+            "display": {},
+            "spice": { "listen": ["127.0.0.1:0"] },
+            "inputs": [{ "device": "tablet" }],
+        }),
+    );
+    vm.wait_for_serial("input ready\r\n");
+
+    vm.api().put("input.pointer", r#"{ "x": 320, "y": 120 }"#);
+
+    assert_eq!(vm.wait(), 0, "{}", vm.serial());
+    let place = |axis: &str| -> i32 {
+        let serial = vm.serial();
+        let event = serial.lines().find_map(|line| line.strip_prefix(axis));
+        event
+            .unwrap_or_else(|| panic!("no {axis:?} in {serial}"))
+            .parse()
+            .unwrap()
+    };
+    assert!((place("event 3 0 ") - 16384).abs() < 64, "{}", vm.serial());
+    assert!((place("event 3 1 ") - 8192).abs() < 64, "{}", vm.serial());
+}

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-use caraway_tests::client::{RemoteViewer, Ryll, glib_key, spicy_screenshot};
+use caraway_tests::client::{RemoteViewer, Ryll, glib_key, spicy_screenshot, try_spicy_screenshot};
 use caraway_tests::vm::{Vm, colours_config, merge};
 use caraway_tests::wait::wait_for;
 use serde_json::json;
@@ -119,14 +119,19 @@ fn two_clients_at_once_see_the_same() {
 }
 
 #[test]
-fn a_password_is_asked_for() {
+fn the_password_opens_the_screen_and_nothing_else_does() {
     let spice = json!({ "listen": ["127.0.0.1:0"], "auth": "password", "password": "secret" });
     let vm = Vm::start(&merge(colours_config(), json!({ "spice": spice })));
-    let server = vm.spice();
+    vm.wait_for_text("press any key");
 
-    let refused = std::panic::catch_unwind(|| spicy_screenshot(server));
+    let without = try_spicy_screenshot(vm.spice(), None);
+    let wrong = try_spicy_screenshot(vm.spice(), Some("Secret"));
+    let right = try_spicy_screenshot(vm.spice(), Some("secret"));
 
-    assert!(refused.is_err());
+    assert!(without.is_err() && wrong.is_err());
+    right
+        .unwrap()
+        .assert_same(&vm.screenshot(), "spicy-screenshot");
 }
 
 #[test]
@@ -137,7 +142,7 @@ fn a_client_that_vanishes_in_the_middle_of_a_message_harms_nobody() {
     // In the link's header, its body, the ticket, and the first messages.
     for bytes in [3, 15, 18, 40, 100, 200, 250, 300] {
         let relay = relay_cut_after(vm.spice(), bytes);
-        let _ = std::panic::catch_unwind(|| spicy_screenshot(relay));
+        let _ = try_spicy_screenshot(relay, None);
     }
 
     assert!(bystander.is_connected());

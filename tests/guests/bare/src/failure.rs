@@ -7,14 +7,14 @@ pub type Outcome = Result<(), Why>;
 
 /// The reason, cut to what fits.
 pub struct Why {
-    text: [u8; 160],
+    text: [u8; 112],
     length: usize,
 }
 
 /// A reason out of `format_args!`.
 pub fn why(arguments: fmt::Arguments) -> Why {
     let mut why = Why {
-        text: [0; 160],
+        text: [0; 112],
         length: 0,
     };
     let _ = why.write_fmt(arguments);
