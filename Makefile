@@ -38,8 +38,9 @@ e2e: build ## the program on /dev/kvm, with tiny guests and foreign SPICE client
 lab: build ## a stock Debian 12 under a nested KVM
 	tests/lab/run
 
-bench: build ## start-up time and memory, next to QEMU's microvm
-	$(CARGO) run -q --release -p caraway-tests --bin bench
+bench: install-test ## start-up time and memory as shipped, next to QEMU's microvm
+	$(CARGO) build --profile dist -p caraway
+	CARAWAY_BIN=$(TARGET_DIR)/dist/caraway $(CARGO) run -q -p caraway-tests --bin bench
 
 check: fmt clippy doc deny ## everything .ci/run asks before it tests
 

@@ -10,6 +10,13 @@ pub fn forget_touched_code() {
     unsafe { libc::dl_iterate_phdr(Some(forget), std::ptr::null_mut()) };
 }
 
+/// Keeps all threads on one heap. The C library would give each thread one of its own; ours
+/// allocate too little to get in each other's way.
+pub fn share_one_heap() {
+    // SAFETY: mallopt takes two numbers, and this one before there is another thread.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+}
+
 /// Lets go of the segments of one object that nothing ever writes to.
 unsafe extern "C" fn forget(info: *mut libc::dl_phdr_info, _: usize, _: *mut c_void) -> c_int {
     // SAFETY: dl_iterate_phdr passes a valid object, whose headers are that many.

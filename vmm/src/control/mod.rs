@@ -26,7 +26,7 @@ use crate::config::policy::{OnPanic, OnReset};
 use crate::console::Watch;
 use crate::events::{Event, EventLog, Origin};
 use crate::exit::{Exit, Failure};
-use crate::footprint::forget_touched_code;
+use crate::footprint::{forget_touched_code, share_one_heap};
 use crate::machine::{EventLoop, Machine, Notice, Notices, Signals, Surroundings};
 use crate::metrics::Metrics;
 use crate::vcpu::Stop;
@@ -66,6 +66,7 @@ pub fn run(spec: &MachineSpec, options: &RunOptions) -> Result<Exit, Failure> {
     let host = |error: std::io::Error| {
         Failure::of(Exit::Internal, &error).context("the control loop can't be set up")
     };
+    share_one_heap();
     let signals = Signals::take().map_err(host)?;
     let notices = Notices::new().map_err(host)?;
     let (handle, receiver) = control_channel().map_err(host)?;
