@@ -15,7 +15,7 @@ else
 RUN_TESTS = $(CARGO) test --no-fail-fast
 endif
 
-.PHONY: help build demo test unit e2e lab bench check fmt clippy doc deny install-build install-test
+.PHONY: help build demo test unit e2e lab bench check generate fmt clippy doc deny install-build install-test
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -43,6 +43,9 @@ bench: install-test ## start-up time and memory as shipped, next to QEMU's micro
 	CARAWAY_BIN=$(TARGET_DIR)/dist/caraway $(CARGO) run -q -p caraway-tests --bin bench
 
 check: fmt clippy doc deny ## everything .ci/run asks before it tests
+
+generate: ## resources/ anew, after a change of the config or the API
+	CARAWAY_REGENERATE=1 $(CARGO) test -q -p caraway --test generated
 
 fmt:
 	$(CARGO) fmt --all -- --check

@@ -13,7 +13,7 @@ use super::display::{Display, DisplayDevice};
 use super::endpoint::{Listen, SerialTo};
 use super::input::{Input, InputDevice};
 use super::path::{JsonPath, at};
-use super::policy::{ClockBase, LostTicks, OnResume};
+use super::policy::{LostTicks, OnResume};
 use super::problem::{Kind, Problem};
 use super::slots::{DISPLAY, Slots};
 use super::spec::{BootSpec, DiskSpec, DisplaySpec, InputSpec, MachineSpec, SpiceSpec};
@@ -97,7 +97,7 @@ impl Checker<'_> {
         let uuid = config.uuid.unwrap_or_else(|| self.identity(&name));
         let lost_ticks = clock.lost_ticks.unwrap_or_default();
         let mut notes = Vec::new();
-        if clock.lost_ticks == Some(LostTicks::Replay) {
+        if matches!(clock.lost_ticks, Some(LostTicks::Replay | LostTicks::Slew)) {
             notes.push("clock.lost_ticks: this build does not replay lost ticks yet".to_owned());
         }
         Some(MachineSpec {
@@ -160,11 +160,6 @@ impl Checker<'_> {
                 config.rng.is_some(),
                 at!("rng"),
                 "the virtio source of random numbers",
-            ),
-            (
-                clock.base == Some(ClockBase::Localtime),
-                at!("clock", "base"),
-                "a CMOS clock in local time",
             ),
             (
                 clock.on_resume == Some(OnResume::Continue),

@@ -33,11 +33,13 @@ pub enum ClockBase {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum LostTicks {
-    /// They are counted and given later.
+    /// They are counted and given as soon as the guest has taken the last one.
     #[default]
     Replay,
+    /// They are counted and given little by little, faster than they came.
+    Slew,
     /// They are forgotten.
-    Drop,
+    Discard,
 }
 
 /// What the guest's time does after a pause.
