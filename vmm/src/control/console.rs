@@ -12,8 +12,8 @@ use caraway_devices::SerialPort;
 use parking_lot::Mutex;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+use super::RunOptions;
 use super::ending::Artifacts;
-use super::{Notices, RunOptions};
 use crate::command::{Command, ControlHandle};
 use crate::config::MachineSpec;
 use crate::config::endpoint::SerialTo;
@@ -104,8 +104,7 @@ pub(super) fn open(
     options: &RunOptions,
     artifacts: &Artifacts,
     handle: &ControlHandle,
-    _notices: &Notices,
-) -> Result<(SerialInput, Vec<Source>, SerialOutput), Box<Failure>> {
+) -> Result<(SerialInput, Vec<Source>, SerialOutput), Failure> {
     let mut output = SerialOutput::new();
     match &spec.serial {
         SerialTo::Stdio => output = output.to_stdout(),
@@ -125,7 +124,7 @@ pub(super) fn open(
     );
 
     let failed = |error: std::io::Error| {
-        Box::new(Failure::of(Exit::Internal, &error).context("the console can't be set up"))
+        Failure::of(Exit::Internal, &error).context("the console can't be set up")
     };
     if spec.serial != SerialTo::Stdio {
         return Ok((SerialInput::new(false).map_err(failed)?, Vec::new(), output));
@@ -154,13 +153,11 @@ pub(super) fn open(
     Ok((input, sources, output))
 }
 
-fn create(path: &Path) -> Result<File, Box<Failure>> {
+fn create(path: &Path) -> Result<File, Failure> {
     File::create(path).map_err(|error| {
-        Box::new(
-            Failure::of(Exit::Resource, &error)
-                .context(format!("can't write {}", path.display()))
-                .hint("check that its folder is there and may be written"),
-        )
+        Failure::of(Exit::Resource, &error)
+            .context(format!("can't write {}", path.display()))
+            .hint("check that its folder is there and may be written")
     })
 }
 

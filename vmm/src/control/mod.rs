@@ -76,8 +76,7 @@ pub fn run(spec: &MachineSpec, options: &RunOptions) -> Result<Exit, Failure> {
     // What others may hold is taken first, so that a port in use is known before anything runs.
     let listeners = net::Listeners::bind(spec, options.api.as_deref())?;
 
-    let (input, mut sources, serial) =
-        console::open(spec, options, &artifacts, &handle, &notices).map_err(|failure| *failure)?;
+    let (input, mut sources, serial) = console::open(spec, options, &artifacts, &handle)?;
     let net_later = Arc::new(std::sync::OnceLock::<Arc<caraway_spice::Server>>::new());
     let (pointer, lamps) = (Arc::clone(&net_later), Arc::clone(&net_later));
     let surroundings = Surroundings {
