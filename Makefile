@@ -53,6 +53,7 @@ fmt:
 
 clippy:
 	$(CARGO) clippy -q --workspace --all-targets -- -D warnings
+	$(CARGO) clippy -q --manifest-path tests/guests/bare/Cargo.toml --release --target-dir $(TARGET_DIR)/bare -- -D warnings
 
 doc:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc -q --workspace --no-deps
