@@ -3,11 +3,9 @@
 //! - [`fw_cfg`]: the device through which firmware asks its monitor;
 //! - [`acpi`]: tables, handed to firmware or placed in memory, from one builder;
 //! - [`smbios`]: who made the machine;
-//! - [`place`]: where a firmware image goes;
-//! - [`paths`]: where distributions keep such images.
+//! - [`place`]: where a firmware image goes.
 
 pub mod acpi;
 pub mod fw_cfg;
-pub mod paths;
 pub mod place;
 pub mod smbios;

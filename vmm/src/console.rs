@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use regex::bytes::Regex;
@@ -285,7 +286,7 @@ impl SerialOutput {
     /// Adds the terminal, or whatever standard output is.
     #[must_use]
     pub fn to_stdout(self) -> Self {
-        self.to("standard output", RawStdout)
+        self.to("standard output", Unhurried::new(libc::STDOUT_FILENO))
     }
 
     /// Calls `on_verdict` once, when `watch` sees what it looks for.
@@ -329,13 +330,57 @@ impl Write for SerialOutput {
     }
 }
 
-/// Standard output without std's line buffer, so that a prompt shows at once.
-struct RawStdout;
+/// How long the guest may be held up by whoever reads its output, once.
+const PATIENCE: Duration = Duration::from_secs(1);
 
-impl Write for RawStdout {
+/// A descriptor written without std's line buffer, so that a prompt shows at once, and without
+/// waiting for a reader that has stopped: what such a reader misses is lost.
+struct Unhurried {
+    fd: RawFd,
+    /// Whether the reader was found to have stopped, and is not waited for again.
+    stuck: bool,
+}
+
+impl Unhurried {
+    const fn new(fd: RawFd) -> Self {
+        Self { fd, stuck: false }
+    }
+
+    /// Whether a byte can be written now, or within the patience that is left.
+    fn is_ready(&self) -> io::Result<bool> {
+        let patience = if self.stuck { Duration::ZERO } else { PATIENCE };
+        let end = Instant::now() + patience;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let mut poll = libc::pollfd {
+                fd: self.fd,
+                events: libc::POLLOUT,
+                revents: 0,
+            };
+            // SAFETY: `poll` is one valid pollfd.
+            let count = unsafe { libc::poll(&raw mut poll, 1, left.as_millis() as libc::c_int) };
+            match count {
+                0 => return Ok(false),
+                1.. => return Ok(true),
+                _ => {}
+            }
+            // A signal that wants the vCPU is no answer; the end of the patience is.
+            let error = io::Error::last_os_error();
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(error);
+            }
+        }
+    }
+}
+
+impl Write for Unhurried {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stuck = !self.is_ready()?;
+        if self.stuck {
+            return Ok(bytes.len());
+        }
         // SAFETY: the pointer and the length are those of `bytes`.
-        let count = unsafe { libc::write(libc::STDOUT_FILENO, bytes.as_ptr().cast(), bytes.len()) };
+        let count = unsafe { libc::write(self.fd, bytes.as_ptr().cast(), bytes.len()) };
         usize::try_from(count).map_err(|_| io::Error::last_os_error())
     }
 
@@ -467,5 +512,19 @@ mod tests {
 
         assert_eq!(during & libc::ICANON, 0);
         assert_eq!(flags(pty.1), before);
+    }
+
+    #[test]
+    fn a_reader_that_has_stopped_is_waited_for_once() {
+        let (_reader, writer) = std::os::unix::net::UnixStream::pair().unwrap();
+        writer.set_nonblocking(true).unwrap();
+        while (&writer).write(&[0; 4096]).is_ok() {}
+        let mut output = Unhurried::new(writer.as_raw_fd());
+        output.write_all(b"lost").unwrap();
+        let start = Instant::now();
+
+        output.write_all(&[0; 100]).unwrap();
+
+        assert!(start.elapsed() < PATIENCE / 2, "{:?}", start.elapsed());
     }
 }
