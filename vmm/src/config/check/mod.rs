@@ -1,0 +1,147 @@
+//! From what the config says to what will run; a file for each part of the config.
+
+mod board;
+mod boot;
+mod devices;
+mod disks;
+mod display;
+mod files;
+mod names;
+mod spice;
+
+use std::collections::BTreeMap;
+
+use super::path::{JsonPath, at};
+use super::policy::{LostTicks, OnResume};
+use super::problem::{Kind, Problem};
+use super::slots::Slots;
+use super::spec::MachineSpec;
+use super::units::{MIB, Size};
+use super::{Config, Document, Host};
+
+const DEFAULT_MEMORY: u64 = 512 * MIB;
+
+pub(crate) fn check(
+    document: &Document,
+    config: &Config,
+    host: &Host,
+) -> Result<MachineSpec, Vec<Problem>> {
+    let mut checker = Checker {
+        document,
+        host,
+        problems: Vec::new(),
+        ids: BTreeMap::new(),
+        slots: Slots::new(),
+    };
+    let spec = checker.machine(config);
+    match spec {
+        Some(spec) if checker.problems.is_empty() => Ok(spec),
+        _ => Err(checker.problems),
+    }
+}
+
+struct Checker<'a> {
+    document: &'a Document,
+    host: &'a Host,
+    problems: Vec<Problem>,
+    ids: BTreeMap<String, JsonPath>,
+    slots: Slots,
+}
+
+impl Checker<'_> {
+    /// The machine; `None` only if a problem was noted.
+    fn machine(&mut self, config: &Config) -> Option<MachineSpec> {
+        self.refuse_what_is_not_built(config);
+        self.claim_what_is_given(config);
+        let name = self.name(config);
+        let cpus = self.cpus(config.cpus.unwrap_or(1));
+        let memory = self.memory(config.memory.map_or(DEFAULT_MEMORY, Size::bytes));
+        let boot = self.boot(&config.boot);
+        let display = self.display(config);
+        let spice = config.spice.as_ref().and_then(|spice| self.spice(spice));
+        let inputs = self.inputs(config);
+        let disks = self.disks(&config.disks);
+        let serial = self.serial(config);
+        let debug_exit = config.debug_exit.and_then(|port| self.debug_exit(port));
+        let clock = config.clock.unwrap_or_default();
+        let on = config.on.unwrap_or_default();
+        let uuid = config.uuid.unwrap_or_else(|| self.identity(&name));
+        let lost_ticks = clock.lost_ticks.unwrap_or_default();
+        let mut notes = Vec::new();
+        if matches!(clock.lost_ticks, Some(LostTicks::Replay | LostTicks::Slew)) {
+            notes.push("clock.lost_ticks: this build does not replay lost ticks yet".to_owned());
+        }
+        Some(MachineSpec {
+            name,
+            uuid,
+            cpus,
+            memory,
+            boot: boot?,
+            display,
+            spice,
+            inputs,
+            disks,
+            serial,
+            clock_base: clock.base.unwrap_or_default(),
+            lost_ticks,
+            on_resume: clock.on_resume.unwrap_or_default(),
+            debug_exit,
+            on_poweroff: on.poweroff.unwrap_or_default(),
+            on_reset: on.reset.unwrap_or_default(),
+            on_panic: on.panic.unwrap_or_default(),
+            notes,
+            document: self.document.clone(),
+        })
+    }
+
+    fn note(&mut self, problem: Problem) {
+        self.problems.push(problem);
+    }
+
+    fn bad(&mut self, path: JsonPath, message: impl Into<String>, hint: impl Into<String>) {
+        self.note(Problem::new(Kind::BadValue, path, message).hint(hint));
+    }
+
+    fn unsupported(&mut self, path: JsonPath, what: &str) {
+        let message = format!("{what}: not supported by this build yet");
+        let hint = "remove it to run the machine without";
+        self.note(Problem::new(Kind::Unsupported, path, message).hint(hint));
+    }
+
+    fn refuse_what_is_not_built(&mut self, config: &Config) {
+        let clock = config.clock.unwrap_or_default();
+        let missing = [
+            (!config.nets.is_empty(), at!("nets"), "network cards"),
+            (
+                !config.channels.is_empty(),
+                at!("channels"),
+                "virtio console ports",
+            ),
+            (
+                config.vsock.is_some(),
+                at!("vsock"),
+                "the virtio socket device",
+            ),
+            (
+                config.balloon.is_some(),
+                at!("balloon"),
+                "the memory balloon",
+            ),
+            (
+                config.rng.is_some(),
+                at!("rng"),
+                "the virtio source of random numbers",
+            ),
+            (
+                clock.on_resume == Some(OnResume::Continue),
+                at!("clock", "on_resume"),
+                "a clock that goes on from where it stopped",
+            ),
+        ];
+        for (asked, path, what) in missing {
+            if asked {
+                self.unsupported(path, what);
+            }
+        }
+    }
+}
