@@ -13,8 +13,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use caraway_spice::{
-    Auth, Config, CursorImage, CursorKind, Framebuffer, InputSink, Key, ListenAddress, Listener,
-    Locks, Password, Point, PointerEvent, Rect, Server, SessionEvent, SessionObserver, Size,
+    Auth, Config, CursorImage, CursorKind, Devices, Framebuffer, InputSink, Key, ListenAddress,
+    Listener, Locks, Password, Point, PointerEvent, Rect, Server, SessionEvent, SessionObserver,
+    Size,
 };
 
 const USAGE: &str = "test_pattern [--listen ADDRESS]... [--size WIDTHxHEIGHT] [--password TEXT] \
@@ -209,12 +210,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         screen: screen.clone(),
         absolute: options.absolute,
     };
-    let server = Server::new(
-        config,
-        vec![screen.clone()],
-        Arc::new(printer),
-        Arc::new(Events),
-    );
+    let devices = Devices {
+        displays: vec![screen.clone()],
+        inputs: Arc::new(printer),
+    };
+    let server = Server::new(config, devices, Arc::new(Events));
 
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

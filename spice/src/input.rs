@@ -82,3 +82,15 @@ pub trait InputSink: Send + Sync {
     /// Whether the guest listens to an absolute pointer now, so that client mouse mode works.
     fn absolute(&self) -> bool;
 }
+
+/// Takes nothing.
+impl InputSink for () {
+    fn key(&self, _: Key, _: bool) {}
+    fn pointer(&self, _: PointerEvent) {}
+    fn locks(&self) -> Locks {
+        Locks::default()
+    }
+    fn absolute(&self) -> bool {
+        false
+    }
+}

@@ -1,15 +1,15 @@
 //! A SPICE server for any program that has pixels.
 //!
 //! The program implements [`DisplaySource`] for what it shows and [`InputSink`] for what it takes
-//! (or uses the [`Framebuffer`] that is here), and gives both to a [`Server`]. Stock viewers
+//! (or uses the [`Framebuffer`] that is here), and gives its [`Devices`] to a [`Server`]. Stock viewers
 //! (remote-viewer, virt-viewer, spicy, ryll, browsers behind a proxy) then show it, any number of
 //! them at once, each at its own pace: a slow viewer gets fewer and newer pixels, and delays nobody.
 //!
 //! ```
 //! use std::sync::Arc;
 //! use caraway_spice::{
-//!     Auth, Config, Framebuffer, InputSink, Key, Listener, Locks, Password, PointerEvent, Server,
-//!     Size,
+//!     Auth, Config, Devices, Framebuffer, InputSink, Key, Listener, Locks, Password, PointerEvent,
+//!     Server, Size,
 //! };
 //!
 //! struct Keys;
@@ -30,7 +30,8 @@
 //! let screen = Framebuffer::new(Size { width: 800, height: 600 });
 //! let auth = Auth::Password(Password::new("secret")?);
 //! let config = Config { name: "demo".into(), auth, ..Config::default() };
-//! let server = Server::new(config, vec![screen.clone()], Arc::new(Keys), Arc::new(()));
+//! let devices = Devices { displays: vec![screen.clone()], inputs: Arc::new(Keys), ..Devices::default() };
+//! let server = Server::new(config, devices, Arc::new(()));
 //! let listener = Listener::bind(&"127.0.0.1:0".parse()?)?;
 //! println!("remote-viewer spice://{}", listener.address());
 //!
@@ -66,6 +67,7 @@
 mod address;
 mod channel;
 pub mod codec;
+mod devices;
 mod flow;
 mod framebuffer;
 pub mod geometry;
@@ -81,6 +83,7 @@ pub mod source;
 mod wire;
 
 pub use address::{AddressError, ListenAddress};
+pub use devices::Devices;
 pub use framebuffer::Framebuffer;
 pub use geometry::{Point, Rect, Size};
 pub use input::{Buttons, InputSink, Key, Locks, PointerEvent};

@@ -10,8 +10,8 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::channel::inputs::Desk;
 use crate::channel::{self, Context};
+use crate::devices::Devices;
 use crate::hub::Hub;
-use crate::input::InputSink;
 use crate::link::auth::Auth;
 use crate::link::keys::KeyStore;
 use crate::link::message::LinkMessage;
@@ -19,7 +19,6 @@ use crate::link::{self, Refusal};
 use crate::listener::{ListenError, Listener};
 use crate::protocol::{ChannelKind, LinkResult};
 use crate::session::{Ending, ServerInfo, Session, SessionEvent, SessionObserver};
-use crate::source::DisplaySource;
 use crate::wire::BoxedStream;
 
 /// What a server is told at its start.
@@ -69,19 +68,18 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server of these displays, each as a display channel and a cursor channel of its number (at
-    /// most 256 of them).
+    /// A server of these devices, that tells `observer` who comes and goes.
     #[must_use]
-    pub fn new(
-        config: Config,
-        displays: Vec<Arc<dyn DisplaySource>>,
-        inputs: Arc<dyn InputSink>,
-        observer: Arc<dyn SessionObserver>,
-    ) -> Arc<Self> {
+    pub fn new(config: Config, devices: Devices, observer: Arc<dyn SessionObserver>) -> Arc<Self> {
         Arc::new(Self {
             config,
-            displays: displays.into_iter().take(256).map(Hub::new).collect(),
-            desk: Desk::new(inputs),
+            displays: devices
+                .displays
+                .into_iter()
+                .take(256)
+                .map(Hub::new)
+                .collect(),
+            desk: Desk::new(devices.inputs),
             observer,
             keys: OnceLock::new(),
             links: Semaphore::new(MAX_LINKS),

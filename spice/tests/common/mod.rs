@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use caraway_spice::{
-    Config, DisplaySource, Framebuffer, InputSink, Key, ListenAddress, Listener, Locks,
+    Config, Devices, DisplaySource, Framebuffer, InputSink, Key, ListenAddress, Listener, Locks,
     PointerEvent, Server, SessionEvent, SessionObserver, Size,
 };
 use parking_lot::Mutex;
@@ -102,7 +102,11 @@ impl Fixture {
         sources: Vec<Arc<dyn DisplaySource>>,
     ) -> Self {
         let notes = Arc::new(Notes::default());
-        let server = Server::new(config, sources, notes.clone(), notes.clone());
+        let devices = Devices {
+            displays: sources,
+            inputs: notes.clone(),
+        };
+        let server = Server::new(config, devices, notes.clone());
         let any: ListenAddress = "127.0.0.1:0".parse().expect("it is well formed");
         let listener = Listener::bind(&any).expect("some port is free");
         let address = listener.address().to_string();

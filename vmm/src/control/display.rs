@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use caraway_qxl::Qxl;
 use caraway_spice::{
-    Auth, DisplayObserver, DisplaySource, Password, Server, SessionEvent, SessionObserver, Update,
+    Auth, Devices, DisplayObserver, DisplaySource, Password, Server, SessionEvent, SessionObserver,
+    Update,
 };
 
 use super::ending::Artifacts;
@@ -114,12 +115,11 @@ impl Display {
         };
         let observer = Arc::new(Sessions::new(events, metrics));
         let source: Arc<dyn DisplaySource> = qxl.clone();
-        Ok(Some(Server::new(
-            config,
-            vec![source],
-            self.input.clone(),
-            observer,
-        )))
+        let devices = Devices {
+            displays: vec![source],
+            inputs: self.input.clone(),
+        };
+        Ok(Some(Server::new(config, devices, observer)))
     }
 
     /// Tells a person where the display is and how to leave.
