@@ -80,6 +80,7 @@ pub mod region;
 mod server;
 mod session;
 pub mod source;
+mod ticket;
 mod wire;
 
 pub use address::{AddressError, ListenAddress};
@@ -96,3 +97,4 @@ pub use source::{
     ClientCapabilities, CursorImage, CursorKind, CursorState, DisplayObserver, DisplaySource, Head,
     HeadRequest, Layout, PixelFormat, Update,
 };
+pub use ticket::Permissions;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// `REDQ`.
 pub(crate) const MAGIC: [u8; 4] = *b"REDQ";
@@ -10,7 +10,7 @@ pub(crate) const MAJOR: u32 = 2;
 pub(crate) const MINOR: u32 = 2;
 
 /// The kinds of channel that this server has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[repr(u8)]
 pub enum ChannelKind {

@@ -19,6 +19,7 @@ use crate::link::{self, Refusal};
 use crate::listener::{ListenError, Listener};
 use crate::protocol::{ChannelKind, LinkResult};
 use crate::session::{Ending, ServerInfo, Session, SessionEvent, SessionObserver};
+use crate::ticket::Permissions;
 use crate::wire::BoxedStream;
 
 /// What a server is told at its start.
@@ -284,6 +285,9 @@ impl Server {
                 session.ok_or(Refusal::NoSuchSession { id })?
             }
         };
+        if !session.permissions().allows(kind) {
+            return Err(Refusal::NotPermitted { kind });
+        }
         let channel = session.open(kind, wanted.channel_id).ok_or(no_channel)?;
         Ok(Context {
             server: self.clone(),
@@ -305,7 +309,7 @@ impl Server {
                 break id;
             }
         };
-        let session = Session::new(id, peer.to_owned());
+        let session = Session::new(id, peer.to_owned(), Permissions::ALL);
         sessions.insert(id, session.clone());
         self.population.send_replace(sessions.len());
         Ok(session)

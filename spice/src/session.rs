@@ -9,6 +9,7 @@ use serde::Serialize;
 use tokio::sync::{Notify, watch};
 
 use crate::protocol::{ChannelKind, MouseMode};
+use crate::ticket::Permissions;
 use crate::wire::Traffic;
 
 /// Why a channel or a whole session ended.
@@ -160,6 +161,7 @@ pub struct ChannelInfo {
 pub(crate) struct Session {
     pub(crate) id: u32,
     pub(crate) peer: String,
+    permissions: Permissions,
     ended: watch::Sender<Option<Ending>>,
     channels: Mutex<Vec<Arc<Channel>>>,
     wanted_mode: Mutex<Option<MouseMode>>,
@@ -179,15 +181,21 @@ const NOT_MEASURED: u64 = u64::MAX;
 const MAX_CHANNELS: usize = 64;
 
 impl Session {
-    pub(crate) fn new(id: u32, peer: String) -> Arc<Self> {
+    pub(crate) fn new(id: u32, peer: String, permissions: Permissions) -> Arc<Self> {
         Arc::new(Self {
             id,
             peer,
+            permissions,
             ended: watch::Sender::new(None),
             channels: Mutex::default(),
             wanted_mode: Mutex::default(),
             round_trip: AtomicU64::new(NOT_MEASURED),
         })
+    }
+
+    /// What it may do; the same from its first channel to its last.
+    pub(crate) fn permissions(&self) -> &Permissions {
+        &self.permissions
     }
 
     /// Ends all channels. The first reason stays.

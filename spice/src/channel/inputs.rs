@@ -160,7 +160,10 @@ pub(super) async fn serve(
 }
 
 async fn read(context: &Context, shared: &Shared, reader: &mut MessageReader) -> Endless {
-    let mut hand = context.server.desk().hand();
+    // Whoever may only look has no hand; motions are acknowledged all the same, or the client would
+    // wait.
+    let input = context.session.permissions().input;
+    let mut hand = input.then(|| context.server.desk().hand());
     loop {
         let (kind, body) = reader.next().await?;
         match kind {
@@ -173,7 +176,11 @@ async fn read(context: &Context, shared: &Shared, reader: &mut MessageReader) ->
             }
             _ => {}
         }
-        if !handle(&mut hand, kind, body).map_err(context.malformed(kind))? {
+        let handled = match &mut hand {
+            Some(hand) => handle(hand, kind, body).map_err(context.malformed(kind))?,
+            None => false,
+        };
+        if !handled {
             ignore(kind)?;
         }
     }

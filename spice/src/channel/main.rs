@@ -167,6 +167,7 @@ fn channels_list(context: &Context) -> Message {
         channels.push((ChannelKind::Display, id));
         channels.push((ChannelKind::Cursor, id));
     }
+    channels.retain(|&(kind, _)| context.session.permissions().allows(kind));
     let count = u32::try_from(channels.len()).unwrap_or(0);
     channels.into_iter().fold(
         Message::new(id::CHANNELS_LIST).u32(count),

@@ -52,6 +52,8 @@ pub(crate) enum Refusal {
     NoSuchSession { id: u32 },
     #[error("there is no channel of type {kind} with number {id}")]
     NoSuchChannel { kind: u8, id: u8 },
+    #[error("its ticket does not allow the {kind} channel")]
+    NotPermitted { kind: ChannelKind },
     #[error("there are too many sessions already")]
     TooManySessions,
     #[error("too many connections are being made at once")]
@@ -76,7 +78,9 @@ impl Refusal {
             }
             Self::WrongTicket => LinkResult::PermissionDenied,
             Self::NoSuchSession { .. } => LinkResult::BadConnectionId,
-            Self::NoSuchChannel { .. } => LinkResult::ChannelNotAvailable,
+            Self::NoSuchChannel { .. } | Self::NotPermitted { .. } => {
+                LinkResult::ChannelNotAvailable
+            }
             Self::TooSlow { .. } | Self::Vanished | Self::TooManyLinks => return None,
         })
     }
