@@ -108,9 +108,14 @@ async fn read(context: &Context, shared: &Shared, reader: &mut MessageReader) ->
 /// The codec for a client's wish (`SPICE_IMAGE_COMPRESSION_*`).
 fn preferred(wish: u8, has_lz4: bool) -> Codec {
     const OFF: u8 = 1;
+    const AUTO_GLZ: u8 = 2;
+    const AUTO_LZ: u8 = 3;
+    const QUIC: u8 = 4;
     const LZ4: u8 = 7;
     match wish {
         OFF => Codec::Raw,
+        AUTO_GLZ | AUTO_LZ => Codec::Auto,
+        QUIC => Codec::Quic,
         LZ4 if has_lz4 => Codec::Lz4,
         _ => Codec::Lz,
     }

@@ -6,17 +6,23 @@
 mod bitmap;
 mod lz;
 mod lz4;
+mod quic;
+mod texture;
 
 /// How images are compressed (spice-protocol `enums.h`, `SpiceImageCompression`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Codec {
+    /// QUIC for photographs and gradients, LZ for everything else.
+    #[default]
+    Auto,
     /// As they are.
     Raw,
     /// LZ, which every client decodes.
-    #[default]
     Lz,
     /// LZ4; only for clients with that capability.
     Lz4,
+    /// QUIC, which every client decodes; for photographs and gradients.
+    Quic,
 }
 
 /// Pixels to encode: 32-bit xRGB, blue in the lowest byte, rows from top to bottom without gaps.
@@ -84,6 +90,8 @@ impl Pixels {
 pub enum ImageKind {
     /// Raw rows behind a small header.
     Bitmap = 0,
+    /// QUIC, 32-bit RGB.
+    Quic = 1,
     /// LZ, 32-bit RGB.
     LzRgb = 101,
     /// LZ4.
@@ -133,6 +141,7 @@ enum State {
     Raw,
     Lz(lz::Encoder),
     Lz4(Option<Vec<u8>>),
+    Quic(Box<quic::Encoder>),
 }
 
 /// Pixels encoded in a step: well under a millisecond.
@@ -143,9 +152,14 @@ impl Encoding {
     #[must_use]
     pub fn new(codec: Codec, pixels: Pixels) -> Self {
         let state = match codec {
+            Codec::Auto if texture::is_gradual(&pixels) => {
+                State::Quic(Box::new(quic::Encoder::new(&pixels)))
+            }
+            Codec::Auto => State::Lz(lz::Encoder::new(&pixels)),
             Codec::Raw => State::Raw,
             Codec::Lz => State::Lz(lz::Encoder::new(&pixels)),
             Codec::Lz4 => State::Lz4(None),
+            Codec::Quic => State::Quic(Box::new(quic::Encoder::new(&pixels))),
         };
         Self { pixels, state }
     }
@@ -159,6 +173,7 @@ impl Encoding {
                 done.get_or_insert_with(|| lz4::encode(&self.pixels));
                 false
             }
+            State::Quic(encoder) => encoder.step(&self.pixels, STEP),
         }
     }
 
@@ -171,6 +186,7 @@ impl Encoding {
             State::Raw | State::Lz4(None) => (ImageKind::Bitmap, Vec::new()),
             State::Lz(encoder) => (ImageKind::LzRgb, encoder.finish()),
             State::Lz4(Some(data)) => (ImageKind::Lz4, data),
+            State::Quic(encoder) => (ImageKind::Quic, encoder.finish()),
         };
         let (kind, data) =
             if kind == ImageKind::Bitmap || data.len() >= bitmap::encoded_len(&self.pixels) {
@@ -194,6 +210,8 @@ mod tests {
 
     use super::*;
 
+    const ALL: [Codec; 5] = [Codec::Auto, Codec::Raw, Codec::Lz, Codec::Lz4, Codec::Quic];
+
     /// Decodes with decoders that are not ours; rows of RGBA.
     fn decode(image: &Image) -> Vec<u8> {
         match image.kind {
@@ -201,6 +219,10 @@ mod tests {
                 .chunks(4)
                 .flat_map(|p| [p[2], p[1], p[0], 255])
                 .collect(),
+            ImageKind::Quic => {
+                independent::quic::quic_decode(&image.data, image.width, image.height)
+                    .expect("the stream is well formed")
+            }
             ImageKind::LzRgb => {
                 independent::lz::decompress_lz(&image.data)
                     .expect("the stream is well formed")
@@ -251,7 +273,7 @@ mod tests {
             width in 1u32..200, height in 1u32..60, period in 1u32..5000, noise in 0u32..40
         ) {
             let bytes = patterned(width, height, period, noise);
-            for codec in [Codec::Raw, Codec::Lz, Codec::Lz4] {
+            for codec in ALL {
                 assert_exact(codec, width, height, &bytes);
             }
         }
@@ -266,7 +288,7 @@ mod tests {
                 bytes.iter_mut().for_each(|byte| *byte &= 1);
             }
             let width = (bytes.len() / 4) as u32;
-            for codec in [Codec::Raw, Codec::Lz, Codec::Lz4] {
+            for codec in ALL {
                 assert_exact(codec, width, 1, &bytes);
             }
         }
@@ -291,6 +313,33 @@ mod tests {
                 .flat_map(|i| (i / length).wrapping_mul(2_654_435_761).to_le_bytes())
                 .collect();
             assert_exact(Codec::Lz, 4096, 1, &bytes);
+        }
+    }
+
+    /// Smooth with a little grain, as a photograph.
+    fn photograph(width: u32, height: u32) -> Vec<u8> {
+        (0..width * height)
+            .flat_map(|i| {
+                let (x, y) = (i % width, i / width);
+                let grain = i.wrapping_mul(2_654_435_761) >> 30;
+                [
+                    (x + y + grain) as u8,
+                    (x / 5 + grain) as u8,
+                    (y * 2) as u8,
+                    0,
+                ]
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_photograph_is_sent_as_quic_and_half_as_long_as_lz_makes_it() {
+        for (width, height) in [(3, 500), (640, 100), (5000, 9)] {
+            let bytes = photograph(width, height);
+            let auto = assert_exact(Codec::Auto, width, height, &bytes);
+            let lz = assert_exact(Codec::Lz, width, height, &bytes);
+            assert_eq!(auto.kind, ImageKind::Quic);
+            assert!(auto.data.len() * 2 < lz.data.len());
         }
     }
 
