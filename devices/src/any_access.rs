@@ -22,6 +22,7 @@ use crate::rtc::{Rtc, RtcBase};
 use crate::serial::SerialPort;
 use crate::state::{Stateful, restore_payload, save_payload};
 use crate::system::{FakeSystem, Port92, ResetRegister};
+use crate::ticks::TickPolicy;
 
 /// One thing that happens to a device.
 #[derive(Debug, Clone)]
@@ -95,7 +96,7 @@ proptest! {
     #[test]
     fn pit(steps in steps(4), port_b: u8) {
         let clock = FakeClock::new(0);
-        let device = Pit::new(clock.clone(), FakeTimer::new(), FakeLine::new());
+        let device = Pit::new(clock.clone(), FakeTimer::new(), FakeLine::new(), TickPolicy::Replay);
         let device = Arc::new(Mutex::new(device));
         ControlPortB(Arc::clone(&device)).write(0, &[port_b]);
 
@@ -108,7 +109,7 @@ proptest! {
     fn rtc(steps in steps(4), wall: u64) {
         let clock = FakeClock::new(wall);
         let (timer, line) = (FakeTimer::new(), FakeLine::new());
-        let mut device = Rtc::new(clock.clone(), timer, line, RtcBase::Utc);
+        let mut device = Rtc::new(clock.clone(), timer, line, RtcBase::Utc, TickPolicy::Replay);
 
         run(&mut device, &clock, &steps, Rtc::expired);
 

@@ -18,6 +18,63 @@ pub trait InterruptLine: Send + Sync {
     }
 }
 
+/// What became of a rising edge. `KVM_IRQ_LINE_STATUS` says it: above 0, 0, and below 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// An interrupt controller took it.
+    Delivered,
+    /// It fell together with one that the guest has not taken yet.
+    Coalesced,
+    /// Every controller behind the line has it masked. One that latches edges, like the 8259, may
+    /// still give it to the guest later.
+    Masked,
+    /// Nobody can tell.
+    Unknown,
+}
+
+/// A wire on which every edge is a tick that a guest may count.
+///
+/// Whoever makes one for the PIT calls [`Pit::acknowledged`](crate::Pit::acknowledged) at each end
+/// of interrupt of that line, from any thread, as late as it likes; the RTC needs no such call,
+/// because reading register C acknowledges. Neither is called from inside these methods.
+pub trait TickLine: Send + Sync {
+    /// A rising edge: low if it was high, then high, where it stays.
+    fn raise(&self) -> Delivery;
+
+    /// Low.
+    fn lower(&self);
+
+    /// A rising edge, and low again.
+    fn pulse(&self) -> Delivery {
+        let delivery = self.raise();
+        self.lower();
+        delivery
+    }
+
+    /// Whether ends of interrupt are reported to the device. If not, a tick counts as taken once
+    /// it was [`Delivered`](Delivery::Delivered), or as soon as nobody can tell.
+    fn reports_acknowledgements(&self) -> bool;
+}
+
+/// A [`TickLine`] of which nobody knows what becomes of its edges.
+pub struct Unwatched(pub Arc<dyn InterruptLine>);
+
+impl TickLine for Unwatched {
+    fn raise(&self) -> Delivery {
+        self.0.set(false);
+        self.0.set(true);
+        Delivery::Unknown
+    }
+
+    fn lower(&self) {
+        self.0.set(false);
+    }
+
+    fn reports_acknowledgements(&self) -> bool {
+        false
+    }
+}
+
 /// A device's end of a line, which drives it only when its level changes: a line costs a system
 /// call, and devices say their level with every access.
 pub struct Wire {
@@ -137,11 +194,14 @@ pub trait MsiProvider: Send + Sync {
     fn vectors(&self, count: u16) -> Result<Vec<Arc<dyn MsiVector>>, MsiError>;
 }
 
-/// A line that remembers, for tests.
+/// A line that remembers, for tests. As a [`TickLine`] it reports acknowledgements, and answers to
+/// every edge what it was told to.
 #[derive(Default)]
 pub struct FakeLine {
     level: AtomicBool,
     edges: AtomicU64,
+    /// `None` stands for [`Delivery::Delivered`].
+    answer: Mutex<Option<Delivery>>,
 }
 
 impl FakeLine {
@@ -161,6 +221,27 @@ impl FakeLine {
     #[must_use]
     pub fn edges(&self) -> u64 {
         self.edges.load(Ordering::Relaxed)
+    }
+
+    /// From now on says `delivery` of every edge.
+    pub fn answer(&self, delivery: Delivery) {
+        *self.answer.lock() = Some(delivery);
+    }
+}
+
+impl TickLine for FakeLine {
+    fn raise(&self) -> Delivery {
+        self.set(false);
+        self.set(true);
+        self.answer.lock().unwrap_or(Delivery::Delivered)
+    }
+
+    fn lower(&self) {
+        self.set(false);
+    }
+
+    fn reports_acknowledgements(&self) -> bool {
+        true
     }
 }
 

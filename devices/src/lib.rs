@@ -19,6 +19,7 @@ pub mod rtc;
 pub mod serial;
 pub mod state;
 pub mod system;
+pub mod ticks;
 
 pub use acpi_pm::{AcpiPm, ApmPorts};
 pub use bus::{Bus, BusDevice, BusError, Registers};
@@ -27,14 +28,15 @@ pub use debug::{DebugPort, PostPort, PvPanic};
 pub use debug_exit::DebugExit;
 pub use i8042::{I8042, I8042Port};
 pub use interrupt::{
-    FakeLine, FakeMsi, InterruptLine, MsiError, MsiMessage, MsiProvider, MsiVector, SharedLine,
-    Wire,
+    Delivery, FakeLine, FakeMsi, InterruptLine, MsiError, MsiMessage, MsiProvider, MsiVector,
+    SharedLine, TickLine, Unwatched, Wire,
 };
 pub use pit::{ControlPortB, Pit};
-pub use rtc::Rtc;
+pub use rtc::{ClockChanged, ClockSink, Rtc};
 pub use serial::SerialPort;
 pub use state::{Lifecycle, Payload, StateError, Stateful};
 pub use system::{FakeSystem, Port92, ResetRegister, SystemControl, SystemEvent};
+pub use ticks::{TickCounters, TickPolicy};
 
 /// Guest memory as every device sees it.
 pub type GuestMemory = vm_memory::GuestMemoryMmap<()>;

@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::channel::ChannelState;
 use crate::bus::{BusDevice, Registers};
 use crate::clock::{Clock, Nanos, Timeline, Timer, TimerClient};
-use crate::interrupt::InterruptLine;
+use crate::interrupt::TickLine;
 use crate::state::{StateError, Stateful};
+use crate::ticks::{Acknowledgement, TickCounters, TickLedger, TickPolicy};
 
 /// Offset of the control word from port 0x40.
 const CONTROL: u64 = 3;
@@ -63,20 +64,51 @@ pub struct Pit {
     /// The rise that the timer is armed for.
     due: Option<Nanos>,
     time: Timeline,
-    line: Arc<dyn InterruptLine>,
+    line: Arc<dyn TickLine>,
+    ledger: TickLedger,
 }
 
 impl Pit {
-    /// A timer that nobody has programmed, whose channel 0 drives `line`. `timer` must call
-    /// [`TimerClient::expired`].
+    /// A timer that nobody has programmed, whose channel 0 pulses `line`, and makes good by
+    /// `policy` what the guest could not take. `timer` must call [`TimerClient::expired`], and
+    /// whoever hears of the line's ends of interrupt [`acknowledged`](Self::acknowledged).
     #[must_use]
-    pub fn new(clock: Arc<dyn Clock>, timer: Arc<dyn Timer>, line: Arc<dyn InterruptLine>) -> Self {
+    pub fn new(
+        clock: Arc<dyn Clock>,
+        timer: Arc<dyn Timer>,
+        line: Arc<dyn TickLine>,
+        policy: TickPolicy,
+    ) -> Self {
+        let acknowledgement = if line.reports_acknowledgements() {
+            Acknowledgement::Usually
+        } else {
+            Acknowledgement::Never
+        };
         Self {
             state: PitState::new(),
             due: None,
             time: Timeline::new(clock, timer),
             line,
+            ledger: TickLedger::new(policy, acknowledgement),
         }
+    }
+
+    /// The guest ended the interrupt of channel 0, at an 8259 or an I/O APIC. Calling this too
+    /// often or late is harmless.
+    pub fn acknowledged(&mut self) {
+        self.ledger.acknowledged(self.time.now());
+    }
+
+    /// Drops the ticks that wait to be replayed: the guest has learnt the time from elsewhere, as
+    /// when it sets its clock or goes on after a pause that it is told of.
+    pub fn forget_lost_ticks(&mut self) {
+        self.ledger.forget();
+    }
+
+    /// What became of channel 0's ticks.
+    #[must_use]
+    pub fn counters(&self) -> TickCounters {
+        self.ledger.counters()
     }
 
     /// Arms the timer for the first rise of channel 0 after `after`.
@@ -248,7 +280,12 @@ mod tests {
 
     fn fixture() -> Fixture {
         let (clock, timer, line) = (FakeClock::new(0), FakeTimer::new(), FakeLine::new());
-        let pit = Pit::new(clock.clone(), timer.clone(), line.clone());
+        let pit = Pit::new(
+            clock.clone(),
+            timer.clone(),
+            line.clone(),
+            TickPolicy::Replay,
+        );
         Fixture {
             clock,
             timer,
@@ -404,6 +441,7 @@ crate::state_tests!(
         crate::clock::FakeClock::new(0),
         crate::clock::FakeTimer::new(),
         crate::interrupt::FakeLine::new(),
+        TickPolicy::Replay,
     ),
     |pit: &mut Pit| {
         pit.write(CONTROL, &[0x34]);

@@ -24,6 +24,22 @@ pub enum RtcBase {
     },
 }
 
+/// The guest has set its clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClockChanged {
+    /// Nanoseconds by which the guest's clock is ahead of the host's UTC now; negative if behind.
+    pub offset: i128,
+    /// By how many of them the guest has moved it.
+    pub step: i128,
+}
+
+/// Who hears that the guest has set its clock.
+pub trait ClockSink: Send + Sync {
+    /// Called once for each time the clock was set, when it runs again; under the lock of the
+    /// [`Rtc`](super::Rtc), so it must not come back to it.
+    fn clock_changed(&self, change: ClockChanged);
+}
+
 /// A moment of the guest's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Moment {

@@ -9,7 +9,7 @@ mod clock;
 mod nvram;
 mod registers;
 
-pub use clock::RtcBase;
+pub use clock::{ClockChanged, ClockSink, RtcBase};
 pub use nvram::{BootDevice, FirmwareFacts};
 pub use registers::{Rtc, RtcState};
 

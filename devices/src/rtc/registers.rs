@@ -6,12 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use super::PORTS;
 use super::calendar::{Format, HOURS_24, TimeRegisters};
-use super::clock::{Moment, Offset, RtcBase};
+use super::clock::{ClockSink, Moment, Offset, RtcBase};
 use super::nvram::{FirmwareFacts, Nvram};
 use crate::bus::Registers;
 use crate::clock::{Clock, Nanos, Timeline, Timer, TimerClient};
-use crate::interrupt::{InterruptLine, Wire};
+use crate::interrupt::TickLine;
 use crate::state::{StateError, Stateful};
+use crate::ticks::{Acknowledgement, TickCounters, TickLedger, TickPolicy};
 
 /// Registers by their index.
 mod reg {
@@ -103,18 +104,22 @@ pub struct Rtc {
     /// Divider ticks (of 32,768 Hz, by [`Clock::now`]) whose periodic events are in register C.
     seen_ticks: u64,
     time: Timeline,
-    line: Wire,
+    line: Arc<dyn TickLine>,
+    level: bool,
+    ledger: TickLedger,
+    sink: Option<Arc<dyn ClockSink>>,
 }
 
 impl Rtc {
-    /// A clock that starts at `base`, with an empty memory. `timer` must call
-    /// [`TimerClient::expired`].
+    /// A clock that starts at `base`, with an empty memory, and makes good by `policy` what
+    /// periodic ticks the guest could not take. `timer` must call [`TimerClient::expired`].
     #[must_use]
     pub fn new(
         clock: Arc<dyn Clock>,
         timer: Arc<dyn Timer>,
-        line: Arc<dyn InterruptLine>,
+        line: Arc<dyn TickLine>,
         base: RtcBase,
+        policy: TickPolicy,
     ) -> Self {
         let offset = Offset::of(base, clock.wall());
         let state = RtcState {
@@ -133,7 +138,10 @@ impl Rtc {
             state,
             seen_ticks: 0,
             time: Timeline::new(clock, timer),
-            line: Wire::new(line),
+            line,
+            level: false,
+            ledger: TickLedger::new(policy, Acknowledgement::Always),
+            sink: None,
         };
         rtc.seen_ticks = rtc.ticks();
         rtc
@@ -147,6 +155,32 @@ impl Rtc {
     /// Sets a byte of the battery-backed memory; 128 and up are behind ports 0x72 and 0x73.
     pub fn set_nvram(&mut self, index: u8, byte: u8) {
         self.state.nvram.set(index, byte);
+    }
+
+    /// Tells `sink` from now on when the guest has set the clock.
+    pub fn report_to(&mut self, sink: Arc<dyn ClockSink>) {
+        self.sink = Some(sink);
+    }
+
+    /// Drops the ticks that wait to be replayed: the guest has learnt the time from elsewhere, as
+    /// when it goes on after a pause that it is told of.
+    pub fn forget_lost_ticks(&mut self) {
+        self.ledger.forget();
+    }
+
+    /// What became of the periodic ticks.
+    #[must_use]
+    pub fn counters(&self) -> TickCounters {
+        self.ledger.counters()
+    }
+
+    fn drive(&mut self, level: bool) {
+        if level && !self.level {
+            self.line.raise();
+        } else if !level {
+            self.line.lower();
+        }
+        self.level = level;
     }
 
     /// How many seconds the guest's clock is ahead of the host's UTC.
@@ -236,7 +270,7 @@ impl Rtc {
     fn update(&mut self) {
         let raised = self.state.c & self.state.b & EVENTS != 0;
         self.state.c = self.state.c & EVENTS | if raised { INTERRUPT } else { 0 };
-        self.line.set(raised);
+        self.drive(raised);
         let awaited = self.state.b & !self.state.c & EVENTS;
         let deadlines = [
             self.periodic_deadline().filter(|_| awaited & PERIODIC != 0),
@@ -439,7 +473,8 @@ impl Stateful for Rtc {
         self.time.rang();
         self.seen_ticks = self.ticks();
         self.hold_or_run(None);
-        self.line.force(self.state.c & self.state.b & EVENTS != 0);
+        self.level = false;
+        self.drive(self.state.c & self.state.b & EVENTS != 0);
         self.update();
         Ok(())
     }
@@ -451,7 +486,7 @@ impl Stateful for Rtc {
         self.state.c = 0;
         self.state.index = 0;
         self.state.extended_index = 0;
-        self.line.force(false);
+        self.drive(false);
         self.update();
     }
 }
@@ -466,6 +501,7 @@ crate::state_tests!(
         crate::clock::FakeTimer::new(),
         crate::interrupt::FakeLine::new(),
         RtcBase::Utc,
+        TickPolicy::Replay,
     ),
     |rtc: &mut Rtc| {
         rtc.write(0, &[reg::B]);

@@ -16,7 +16,7 @@ use caraway_devices::system::PORT92;
 use caraway_devices::{
     AcpiPm, ApmPorts, Bus, BusDevice, BusError, Clock, ControlPortB, DebugExit, DebugPort, I8042,
     I8042Port, InterruptLine, Lifecycle, Pit, Port92, PostPort, PvPanic, RealClock, ResetRegister,
-    Rtc, SerialPort, SharedLine, SystemControl, TimerClient,
+    Rtc, SerialPort, SharedLine, SystemControl, TickPolicy, TimerClient, Unwatched,
 };
 use parking_lot::Mutex;
 
@@ -187,15 +187,21 @@ impl Board {
         let rtc = Arc::new(Mutex::new(Rtc::new(
             Arc::clone(&clock),
             rtc_timer.clone(),
-            line(rtc::GSI as usize),
+            Arc::new(Unwatched(line(rtc::GSI as usize))),
             parts.rtc_base,
+            TickPolicy::default(),
         )));
         rtc.lock().describe(&facts);
         timed.serve(&rtc_timer, &rtc);
         ports.insert("the RTC", rtc::PORT.into(), rtc::PORTS.into(), rtc.clone())?;
 
         let pit_timer = timed.timer("the PIT")?;
-        let pit = Arc::new(Mutex::new(Pit::new(clock, pit_timer.clone(), line(0))));
+        let pit = Arc::new(Mutex::new(Pit::new(
+            clock,
+            pit_timer.clone(),
+            Arc::new(Unwatched(line(pit::GSI as usize))),
+            TickPolicy::default(),
+        )));
         timed.serve(&pit_timer, &pit);
         ports.insert("the PIT", pit::PORT.into(), pit::PORTS.into(), pit.clone())?;
         let control = Arc::new(ControlPortB(Arc::clone(&pit)));

@@ -23,7 +23,13 @@ fn fixture_at(base: RtcBase) -> Fixture {
     let clock = FakeClock::new(WALL);
     let timer = FakeTimer::new();
     let line = FakeLine::new();
-    let rtc = Rtc::new(clock.clone(), timer.clone(), line.clone(), base);
+    let rtc = Rtc::new(
+        clock.clone(),
+        timer.clone(),
+        line.clone(),
+        base,
+        TickPolicy::Replay,
+    );
     Fixture {
         clock,
         timer,
