@@ -75,6 +75,7 @@ mod hub;
 pub mod input;
 mod link;
 mod listener;
+pub mod pipe;
 mod protocol;
 pub mod region;
 mod server;
