@@ -213,6 +213,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let devices = Devices {
         displays: vec![screen.clone()],
         inputs: Arc::new(printer),
+        ..Devices::default()
     };
     let server = Server::new(config, devices, Arc::new(Events));
 

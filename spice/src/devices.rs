@@ -3,8 +3,17 @@
 use std::fmt;
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
+use crate::channel::inputs::Desk;
+use crate::hub::Hub;
 use crate::input::InputSink;
+use crate::pipe::Pipe;
+use crate::protocol::ChannelKind;
 use crate::source::DisplaySource;
+
+/// Channels of one kind are numbered by a byte.
+const MAX_OF_A_KIND: usize = 256;
 
 /// The devices behind a [`Server`](crate::Server). Clients are offered channels for those that are
 /// there; none is needed:
@@ -14,12 +23,32 @@ use crate::source::DisplaySource;
 /// # let screen = Framebuffer::new(Size { width: 8, height: 8 });
 /// let devices = Devices { displays: vec![screen], ..Devices::default() };
 /// ```
+///
+/// Of each kind, 256 at most are used.
 #[derive(Clone)]
 pub struct Devices {
-    /// Each becomes a display channel and a cursor channel of its number; at most 256 of them.
+    /// Each becomes a display channel and a cursor channel of its number.
     pub displays: Vec<Arc<dyn DisplaySource>>,
     /// Takes the keys and the pointer of all clients.
     pub inputs: Arc<dyn InputSink>,
+    /// Each becomes a port channel, which clients know by its name.
+    pub ports: Vec<Port>,
+    /// Folders that a client shares: the stream of `org.spice-space.webdav.0`, in which the guest's
+    /// `spice-webdavd` carries its WebDAV connections.
+    pub webdav: Option<Arc<Pipe>>,
+    /// Each is a slot for one USB device of a client, and speaks the usbredir protocol. Clients are
+    /// offered those whose machine's end is open, as soon as it is.
+    pub usb_slots: Vec<Arc<Pipe>>,
+}
+
+/// A pipe with a name, as clients see it.
+#[derive(Debug, Clone)]
+pub struct Port {
+    /// In the form of a reversed domain name, `org.example.console.0`. Viewers show some of QEMU's
+    /// names as terminals, such as `org.qemu.console.serial.0`.
+    pub name: String,
+    /// What goes through it.
+    pub pipe: Arc<Pipe>,
 }
 
 impl Default for Devices {
@@ -27,6 +56,9 @@ impl Default for Devices {
         Self {
             displays: Vec::new(),
             inputs: Arc::new(()),
+            ports: Vec::new(),
+            webdav: None,
+            usb_slots: Vec::new(),
         }
     }
 }
@@ -35,6 +67,99 @@ impl fmt::Debug for Devices {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Devices")
             .field("displays", &self.displays.len())
+            .field("ports", &self.ports)
+            .field("webdav", &self.webdav)
+            .field("usb_slots", &self.usb_slots)
             .finish_non_exhaustive()
+    }
+}
+
+/// A channel that a client may open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Offer {
+    pub(crate) kind: ChannelKind,
+    pub(crate) id: u8,
+    /// Tells an offer from an earlier one of the same channel, which is gone.
+    opening: u64,
+}
+
+/// The devices as all channels share them.
+pub(crate) struct Shared {
+    pub(crate) displays: Vec<Arc<Hub>>,
+    pub(crate) desk: Desk,
+    ports: Vec<Port>,
+    webdav: Option<Port>,
+    usb_slots: Vec<Arc<Pipe>>,
+    /// Told when [`Shared::channels`] may have changed.
+    changes: watch::Sender<()>,
+}
+
+/// The port that clients know as the one for shared folders.
+const WEBDAV_PORT: &str = "org.spice-space.webdav.0";
+
+impl Shared {
+    pub(crate) fn new(mut devices: Devices) -> Self {
+        let changes = watch::Sender::new(());
+        devices.displays.truncate(MAX_OF_A_KIND);
+        devices.ports.truncate(MAX_OF_A_KIND);
+        devices.usb_slots.truncate(MAX_OF_A_KIND);
+        for slot in &devices.usb_slots {
+            slot.report_openings(changes.clone());
+        }
+        Self {
+            displays: devices.displays.into_iter().map(Hub::new).collect(),
+            desk: Desk::new(devices.inputs),
+            ports: devices.ports,
+            webdav: devices.webdav.map(|pipe| Port {
+                name: WEBDAV_PORT.to_owned(),
+                pipe,
+            }),
+            usb_slots: devices.usb_slots,
+            changes,
+        }
+    }
+
+    /// The channels that a client may open now, beside the main one.
+    pub(crate) fn channels(&self) -> Vec<Offer> {
+        let always = |kind, count: usize| (0..count).map(move |number| (kind, number, 0));
+        let slots = self.usb_slots.iter().enumerate();
+        let open = slots
+            .filter_map(|(number, slot)| Some((ChannelKind::UsbRedir, number, slot.opening()?)));
+        always(ChannelKind::Inputs, 1)
+            .chain(always(ChannelKind::Display, self.displays.len()))
+            .chain(always(ChannelKind::Cursor, self.displays.len()))
+            .chain(always(ChannelKind::Port, self.ports.len()))
+            .chain(always(ChannelKind::WebDav, self.webdav.iter().len()))
+            .chain(open)
+            .filter_map(|(kind, number, opening)| {
+                let id = u8::try_from(number).ok()?;
+                Some(Offer { kind, id, opening })
+            })
+            .collect()
+    }
+
+    /// Whether a client may open this channel now.
+    pub(crate) fn has_channel(&self, kind: ChannelKind, id: u8) -> bool {
+        self.channels()
+            .iter()
+            .any(|offer| (offer.kind, offer.id) == (kind, id))
+    }
+
+    /// Changes of [`Shared::channels`].
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
+    /// The port behind a port channel or that for shared folders.
+    pub(crate) fn port(&self, kind: ChannelKind, number: u8) -> Option<&Port> {
+        match kind {
+            ChannelKind::Port => self.ports.get(usize::from(number)),
+            ChannelKind::WebDav => self.webdav.as_ref(),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn usb_slot(&self, number: u8) -> Option<&Arc<Pipe>> {
+        self.usb_slots.get(usize::from(number))
     }
 }

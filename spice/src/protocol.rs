@@ -22,13 +22,32 @@ pub enum ChannelKind {
     Inputs = 3,
     /// The shape of the pointer.
     Cursor = 4,
+    /// What the guest plays.
+    Playback = 5,
+    /// What the client records.
+    Record = 6,
+    /// A USB device of the client.
+    UsbRedir = 9,
+    /// A stream of bytes with a name.
+    Port = 10,
+    /// Folders that the client shares.
+    WebDav = 11,
 }
 
 impl ChannelKind {
     pub(crate) fn from_wire(number: u8) -> Option<Self> {
-        [Self::Main, Self::Display, Self::Inputs, Self::Cursor]
-            .into_iter()
-            .find(|&kind| kind as u8 == number)
+        const ALL: [ChannelKind; 9] = [
+            ChannelKind::Main,
+            ChannelKind::Display,
+            ChannelKind::Inputs,
+            ChannelKind::Cursor,
+            ChannelKind::Playback,
+            ChannelKind::Record,
+            ChannelKind::UsbRedir,
+            ChannelKind::Port,
+            ChannelKind::WebDav,
+        ];
+        ALL.into_iter().find(|&kind| kind as u8 == number)
     }
 
     /// The capability word that the server grants on such a channel. Proxies promise these to a
@@ -44,6 +63,8 @@ impl ChannelKind {
                 | 1 << display::CAP_PREF_VIDEO_CODEC],
             Self::Inputs => &[1 << inputs::CAP_KEY_SCANCODE],
             Self::Cursor => &[],
+            Self::Playback | Self::Record => &[],
+            Self::UsbRedir | Self::Port | Self::WebDav => &[1 << vmc::CAP_LZ4],
         }
     }
 
@@ -51,7 +72,11 @@ impl ChannelKind {
     pub(crate) const fn message_limit(self) -> u32 {
         match self {
             Self::Main => 64 * 1024,
-            Self::Display | Self::Inputs | Self::Cursor => 4096,
+            Self::Display | Self::Inputs | Self::Cursor | Self::Playback => 4096,
+            // A third of a second as it is, at 48 kHz with two channels; clients send a tenth at most.
+            Self::Record => 64 * 1024,
+            // A bulk transfer of the largest size that systems ask a disk for, and its header.
+            Self::UsbRedir | Self::Port | Self::WebDav => 1024 * 1024 + 4096,
         }
     }
 }
@@ -63,6 +88,11 @@ impl fmt::Display for ChannelKind {
             Self::Display => "display",
             Self::Inputs => "inputs",
             Self::Cursor => "cursor",
+            Self::Playback => "playback",
+            Self::Record => "record",
+            Self::UsbRedir => "usbredir",
+            Self::Port => "port",
+            Self::WebDav => "webdav",
         })
     }
 }
@@ -147,6 +177,27 @@ pub(crate) mod cursor {
     pub(crate) const SET: u16 = 103;
     pub(crate) const MOVE: u16 = 104;
     pub(crate) const HIDE: u16 = 105;
+}
+
+/// What ports, shared folders and USB redirection share ("VM channels"); the same numbers in both
+/// directions.
+pub(crate) mod vmc {
+    pub(crate) const DATA: u16 = 101;
+    pub(crate) const COMPRESSED_DATA: u16 = 102;
+    /// `SPICE_DATA_COMPRESSION_TYPE_LZ4`.
+    pub(crate) const COMPRESSION_LZ4: u8 = 1;
+
+    pub(crate) const CAP_LZ4: u32 = 0;
+}
+
+pub(crate) mod port {
+    pub(crate) const INIT: u16 = 201;
+    pub(crate) const EVENT: u16 = 202;
+    pub(crate) const EVENT_OPENED: u8 = 0;
+    pub(crate) const EVENT_CLOSED: u8 = 1;
+    pub(crate) const EVENT_BREAK: u8 = 2;
+
+    pub(crate) const C_EVENT: u16 = 201;
 }
 
 /// `SPICE_LINK_ERR_*`.

@@ -8,10 +8,8 @@ use parking_lot::Mutex;
 use rand::Rng;
 use tokio::sync::{Semaphore, watch};
 
-use crate::channel::inputs::Desk;
 use crate::channel::{self, Context};
-use crate::devices::Devices;
-use crate::hub::Hub;
+use crate::devices::{Devices, Shared};
 use crate::link::auth::Auth;
 use crate::link::keys::KeyStore;
 use crate::link::message::LinkMessage;
@@ -54,8 +52,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// A SPICE server. Its methods may be called from any thread.
 pub struct Server {
     config: Config,
-    displays: Vec<Arc<Hub>>,
-    desk: Desk,
+    devices: Shared,
     observer: Arc<dyn SessionObserver>,
     keys: OnceLock<KeyStore>,
     links: Semaphore,
@@ -74,13 +71,7 @@ impl Server {
     pub fn new(config: Config, devices: Devices, observer: Arc<dyn SessionObserver>) -> Arc<Self> {
         Arc::new(Self {
             config,
-            displays: devices
-                .displays
-                .into_iter()
-                .take(256)
-                .map(Hub::new)
-                .collect(),
-            desk: Desk::new(devices.inputs),
+            devices: Shared::new(devices),
             observer,
             keys: OnceLock::new(),
             links: Semaphore::new(MAX_LINKS),
@@ -170,16 +161,12 @@ impl Server {
         self.lock_changes.send_replace(());
     }
 
-    pub(crate) fn displays(&self) -> &[Arc<Hub>] {
-        &self.displays
-    }
-
-    pub(crate) fn desk(&self) -> &Desk {
-        &self.desk
+    pub(crate) fn devices(&self) -> &Shared {
+        &self.devices
     }
 
     pub(crate) fn absolute(&self) -> bool {
-        self.desk.absolute()
+        self.devices.desk.absolute()
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -266,11 +253,11 @@ impl Server {
             id: wanted.channel_id,
         };
         let kind = ChannelKind::from_wire(wanted.channel_type).ok_or(no_channel.clone())?;
-        let count = match kind {
-            ChannelKind::Main | ChannelKind::Inputs => 1,
-            ChannelKind::Display | ChannelKind::Cursor => self.displays.len(),
+        let there = match (kind, wanted.channel_id) {
+            (ChannelKind::Main, id) => id == 0,
+            (kind, id) => self.devices.has_channel(kind, id),
         };
-        if usize::from(wanted.channel_id) >= count {
+        if !there {
             return Err(no_channel);
         }
         if *self.shutdown.borrow() {

@@ -50,6 +50,9 @@ pub enum Ending {
     /// The client opened the same channel again.
     #[error("the client opened the channel anew")]
     Replaced,
+    /// What is behind the channel went away.
+    #[error("the device is gone")]
+    Unplugged,
     /// The server shuts down.
     #[error("the server shuts down")]
     Shutdown,

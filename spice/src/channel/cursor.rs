@@ -44,7 +44,8 @@ async fn read(reader: &mut MessageReader) -> Endless {
 async fn write(context: &Context, writer: &mut MessageWriter) -> Endless {
     let hub = context
         .server
-        .displays()
+        .devices()
+        .displays
         .get(usize::from(context.channel.id));
     let hub = hub.ok_or(Ending::Closed)?;
     let watch = hub.watch_cursor(Arc::new(Notify::new()));

@@ -53,7 +53,8 @@ pub(super) async fn serve(
 ) -> Endless {
     let hub = context
         .server
-        .displays()
+        .devices()
+        .displays
         .get(usize::from(context.channel.id));
     let shared = Shared {
         view: hub

@@ -163,7 +163,7 @@ async fn read(context: &Context, shared: &Shared, reader: &mut MessageReader) ->
     // Whoever may only look has no hand; motions are acknowledged all the same, or the client would
     // wait.
     let input = context.session.permissions().input;
-    let mut hand = input.then(|| context.server.desk().hand());
+    let mut hand = input.then(|| context.server.devices().desk.hand());
     loop {
         let (kind, body) = reader.next().await?;
         match kind {
@@ -288,7 +288,7 @@ fn flags_of(locks: Locks) -> u16 {
 }
 
 async fn write(context: &Context, shared: &Shared, writer: &mut MessageWriter) -> Endless {
-    let sink = &context.server.desk().sink;
+    let sink = &context.server.devices().desk.sink;
     let mut lock_changes = context.server.lock_changes();
     let mut shown = flags_of(sink.locks());
     writer.send(Message::new(id::INIT).u16(shown)).await?;

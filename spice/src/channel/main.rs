@@ -1,5 +1,6 @@
 //! The main channel: the session itself.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -7,7 +8,8 @@ use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{Context, Endless, ignore};
-use crate::protocol::{ChannelKind, MouseMode, common, main as id};
+use crate::devices::Offer;
+use crate::protocol::{MouseMode, common, main as id};
 use crate::session::Ending;
 use crate::wire::{Message, MessageReader, MessageWriter, Reader};
 
@@ -82,7 +84,7 @@ async fn write(context: &Context, shared: &Shared, writer: &mut MessageWriter) -
     let server = &context.server;
     let mut mouse_changes = server.mouse_changes();
     let mut mode = context.session.mouse_mode(server.absolute());
-    let displays = u32::try_from(server.displays().len()).unwrap_or(u32::MAX);
+    let displays = u32::try_from(server.devices().displays.len()).unwrap_or(u32::MAX);
     let init = Message::new(id::INIT)
         .u32(context.session.id)
         .u32(displays)
@@ -107,11 +109,14 @@ async fn write(context: &Context, shared: &Shared, writer: &mut MessageWriter) -
     let mut pings = interval(PING_INTERVAL);
     pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut next_ping = 0u32;
+    let mut channel_changes = server.devices().changes();
+    let mut announced = None;
     loop {
         let mut ask = false;
         tokio::select! {
             () = shared.wake.notified() => {}
             _ = mouse_changes.changed() => {}
+            _ = channel_changes.changed() => {}
             _ = pings.tick() => ask = true,
         }
         let (list, told) = {
@@ -122,7 +127,15 @@ async fn write(context: &Context, shared: &Shared, writer: &mut MessageWriter) -
             )
         };
         if list {
-            writer.send(channels_list(context)).await?;
+            announced = Some(BTreeSet::new());
+        }
+        if let Some(before) = &mut announced {
+            let now = channels(context);
+            let new = &now - before;
+            if list || !new.is_empty() {
+                writer.send(channels_list(&new)).await?;
+            }
+            *before = now;
         }
         let now = context.session.mouse_mode(server.absolute());
         if told || now != mode {
@@ -160,17 +173,19 @@ fn supported_modes(context: &Context) -> u16 {
     MouseMode::Server as u16 | client
 }
 
-fn channels_list(context: &Context) -> Message {
-    let displays = context.server.displays().len();
-    let mut channels = vec![(ChannelKind::Inputs, 0)];
-    for id in (0..displays).filter_map(|id| u8::try_from(id).ok()) {
-        channels.push((ChannelKind::Display, id));
-        channels.push((ChannelKind::Cursor, id));
-    }
-    channels.retain(|&(kind, _)| context.session.permissions().allows(kind));
+/// The channels that the client may open now.
+fn channels(context: &Context) -> BTreeSet<Offer> {
+    let mut channels = context.server.devices().channels();
+    channels.retain(|offer| context.session.permissions().allows(offer.kind));
+    channels.into_iter().collect()
+}
+
+/// A list of these channels only: clients open each channel that they are told of, even twice.
+fn channels_list(channels: &BTreeSet<Offer>) -> Message {
     let count = u32::try_from(channels.len()).unwrap_or(0);
-    channels.into_iter().fold(
-        Message::new(id::CHANNELS_LIST).u32(count),
-        |list, (kind, id)| list.u8(kind as u8).u8(id),
-    )
+    channels
+        .iter()
+        .fold(Message::new(id::CHANNELS_LIST).u32(count), |list, offer| {
+            list.u8(offer.kind as u8).u8(offer.id)
+        })
 }

@@ -10,6 +10,7 @@ mod draw;
 pub(crate) mod inputs;
 mod main;
 mod scancode;
+mod vmc;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use crate::link::message::Capabilities;
 use crate::protocol::{ChannelKind, common};
 use crate::server::Server;
 use crate::session::{Channel, Ending, Session};
-use crate::wire::{BoxedStream, Framing, Message, MessageReader, MessageWriter, Truncated};
+use crate::wire::{BoxedStream, Framing, Message, MessageReader, MessageWriter};
 
 /// Everything that a channel works with.
 pub(crate) struct Context {
@@ -64,6 +65,10 @@ async fn serve(
         ChannelKind::Display => display::serve(context, reader, writer).await,
         ChannelKind::Inputs => inputs::serve(context, reader, writer).await,
         ChannelKind::Cursor => cursor::serve(context, reader, writer).await,
+        ChannelKind::Playback | ChannelKind::Record => Err(Ending::Unplugged),
+        ChannelKind::UsbRedir | ChannelKind::Port | ChannelKind::WebDav => {
+            vmc::serve(context, reader, writer).await
+        }
     };
     ending
 }
@@ -84,9 +89,9 @@ async fn say_goodbye(context: &Context, writer: &mut MessageWriter, ending: &End
 }
 
 impl Context {
-    /// What to answer to a body that is too short.
-    fn malformed(&self, kind: u16) -> impl Fn(Truncated) -> Ending + '_ {
-        move |Truncated| Ending::Malformed {
+    /// What to answer to a body that is too short or says the impossible.
+    fn malformed<E>(&self, kind: u16) -> impl Fn(E) -> Ending + '_ {
+        move |_| Ending::Malformed {
             channel: self.channel.kind,
             kind,
         }

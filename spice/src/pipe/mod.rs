@@ -67,6 +67,8 @@ pub struct Pipe {
 #[derive(Debug, Default)]
 struct State {
     open: bool,
+    /// How often it was opened.
+    openings: u64,
     next: u64,
     /// Clients in the order in which they came; the first has its turn if `joined`.
     line: VecDeque<u64>,
@@ -115,6 +117,7 @@ impl Pipe {
     pub fn open(&self) {
         self.change(|state| {
             if !std::mem::replace(&mut state.open, true) {
+                state.openings += 1;
                 state.settle();
             }
         });
@@ -301,6 +304,12 @@ impl Pipe {
     /// asks is told: a pipe is for one server.
     pub(crate) fn report_openings(&self, openings: watch::Sender<()>) {
         let _ = self.openings.set(openings);
+    }
+
+    /// How often the machine's end was opened; `None` while it is closed.
+    pub(crate) fn opening(&self) -> Option<u64> {
+        let state = self.state.lock();
+        state.open.then_some(state.openings)
     }
 
     /// Puts a client at the end of the line.

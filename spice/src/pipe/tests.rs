@@ -146,7 +146,7 @@ async fn a_stream_is_joined_both_ways() {
         let pipe = pipe.clone();
         async move { pipe.relay(ours, false).await }
     });
-    let all: Vec<u8> = (0..200_000_u32).map(|n| (n * 7 >> 3) as u8).collect();
+    let all: Vec<u8> = (0..200_000_u32).map(|n| ((n * 7) >> 3) as u8).collect();
 
     let sent = async {
         place.send(&all).await;

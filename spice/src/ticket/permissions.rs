@@ -73,7 +73,13 @@ impl Permissions {
             ChannelKind::Main => true,
             // A session that is view-only has an inputs channel too, for clients wait for the state
             // of the lamps; what they send on it goes nowhere.
-            ChannelKind::Display | ChannelKind::Cursor | ChannelKind::Inputs => listed,
+            ChannelKind::Display
+            | ChannelKind::Cursor
+            | ChannelKind::Inputs
+            | ChannelKind::Playback => listed,
+            ChannelKind::Record | ChannelKind::Port => listed && self.input,
+            ChannelKind::WebDav => listed && self.file_transfer,
+            ChannelKind::UsbRedir => listed && self.usb,
         }
     }
 }

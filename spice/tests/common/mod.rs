@@ -21,6 +21,9 @@ pub const MAIN: u8 = 1;
 pub const DISPLAY: u8 = 2;
 pub const INPUTS: u8 = 3;
 pub const CURSOR: u8 = 4;
+pub const USBREDIR: u8 = 9;
+pub const PORT: u8 = 10;
+pub const WEBDAV: u8 = 11;
 
 /// Long enough for a busy machine, short enough for a person who waits for a broken test.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -101,10 +104,19 @@ impl Fixture {
         screen: Arc<Framebuffer>,
         sources: Vec<Arc<dyn DisplaySource>>,
     ) -> Self {
-        let notes = Arc::new(Notes::default());
         let devices = Devices {
             displays: sources,
+            ..Devices::default()
+        };
+        Self::with_devices(config, screen, devices)
+    }
+
+    /// A server of these devices, with one screen to play with. What clients type is noted.
+    pub fn with_devices(config: Config, screen: Arc<Framebuffer>, devices: Devices) -> Self {
+        let notes = Arc::new(Notes::default());
+        let devices = Devices {
             inputs: notes.clone(),
+            ..devices
         };
         let server = Server::new(config, devices, notes.clone());
         let any: ListenAddress = "127.0.0.1:0".parse().expect("it is well formed");

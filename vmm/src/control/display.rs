@@ -118,6 +118,7 @@ impl Display {
         let devices = Devices {
             displays: vec![source],
             inputs: self.input.clone(),
+            ..Devices::default()
         };
         Ok(Some(Server::new(config, devices, observer)))
     }
