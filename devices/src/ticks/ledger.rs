@@ -144,6 +144,19 @@ impl TickLedger {
         self.carry = 0;
     }
 
+    /// Nobody waits any longer for the guest to take the tick that is before it: the guest set its
+    /// timer anew.
+    pub fn withdraw(&mut self) {
+        if let Some(offer) = self.offer.take() {
+            // It was shown, and unless it was masked the guest will find it.
+            if offer.masked {
+                self.counters.dropped += 1;
+            } else {
+                self.counters.delivered += 1;
+                self.counters.replayed += u64::from(offer.replayed);
+            }
+        }
+    }
     /// As new, but for what was counted.
     pub fn reset(&mut self) {
         self.stop();
@@ -176,6 +189,21 @@ impl TickLedger {
             TickPolicy::Replay | TickPolicy::Slew => self.capacity(),
         };
         self.limit(capacity);
+    }
+
+    /// The one tick of a timer that does not go on by itself was due at `due`: it is shown at once
+    /// by `pulse`, and nothing of it is made good, since the guest will set the timer anew.
+    pub fn once(&mut self, due: Nanos, now: Nanos, pulse: impl FnOnce() -> Delivery) {
+        self.counters.due = self.counters.due.saturating_add(1);
+        self.counters.shown(now.saturating_sub(due));
+        match pulse() {
+            Delivery::Delivered | Delivery::Unknown => self.counters.delivered += 1,
+            Delivery::Masked => self.counters.dropped += 1,
+            Delivery::Coalesced => {
+                self.counters.coalesced += 1;
+                self.counters.dropped += 1;
+            }
+        }
     }
 
     /// The guest took the tick that was before it.
@@ -335,18 +363,5 @@ impl TickLedger {
         self.counters.dropped = self.counters.dropped.saturating_add(over);
         self.backlog -= over;
         self.fresh &= self.backlog > 0;
-    }
-
-    /// Nobody waits any longer for the tick before the guest.
-    fn withdraw(&mut self) {
-        if let Some(offer) = self.offer.take() {
-            // It was shown, and unless it was masked the guest will find it.
-            if offer.masked {
-                self.counters.dropped += 1;
-            } else {
-                self.counters.delivered += 1;
-                self.counters.replayed += u64::from(offer.replayed);
-            }
-        }
     }
 }
