@@ -15,7 +15,7 @@ else
 RUN_TESTS = $(CARGO) test --no-fail-fast
 endif
 
-.PHONY: help build demo test unit e2e lab bench check generate fmt clippy doc deny install-build install-test
+.PHONY: help build demo test unit e2e lab fuzz bench check generate fmt clippy doc deny install-build install-test
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -26,7 +26,7 @@ build: ## the caraway program, optimised
 demo: install-build build ## boot the built-in guest on a SPICE display
 	$(CARAWAY_BIN) demo
 
-test: install-test build unit e2e lab ## everything that shows that Caraway works
+test: install-test build unit e2e lab fuzz ## everything that shows that Caraway works
 
 unit: ## tests that need no KVM
 	$(RUN_TESTS) --workspace --exclude caraway-tests
@@ -37,6 +37,9 @@ e2e: build ## the program on /dev/kvm, with tiny guests and foreign SPICE client
 
 lab: build ## a stock Debian 12 under a nested KVM
 	tests/lab/run
+
+fuzz: install-test ## every fuzz target for a minute, or FUZZ_SECONDS
+	CARGO_TARGET_DIR=$(TARGET_DIR) tests/fuzz/run
 
 bench: install-test ## start-up time and memory as shipped, next to QEMU's microvm
 	$(CARGO) build --profile dist -p caraway
@@ -50,10 +53,12 @@ generate: ## resources/ anew, after a change of the config or the API
 fmt:
 	$(CARGO) fmt --all -- --check
 	$(CARGO) fmt --manifest-path tests/guests/bare/Cargo.toml -- --check
+	$(CARGO) fmt --manifest-path tests/fuzz/Cargo.toml -- --check
 
 clippy:
 	$(CARGO) clippy -q --workspace --all-targets -- -D warnings
 	$(CARGO) clippy -q --manifest-path tests/guests/bare/Cargo.toml --release --target-dir $(TARGET_DIR)/bare -- -D warnings
+	RUSTFLAGS="--cfg fuzzing" $(CARGO) clippy -q --manifest-path tests/fuzz/Cargo.toml --target-dir $(TARGET_DIR)/fuzz -- -D warnings
 
 doc:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc -q --workspace --no-deps

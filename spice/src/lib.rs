@@ -93,6 +93,8 @@ pub use link::auth::{Auth, Password, PasswordError};
 pub use listener::{ListenError, Listener};
 pub use pipe::{Pipe, PipeEvent};
 pub use protocol::{ChannelKind, MouseMode};
+#[cfg(fuzzing)]
+pub use server::fuzzing;
 pub use server::{Config, Server};
 pub use session::{ChannelInfo, Ending, ServerInfo, SessionEvent, SessionInfo, SessionObserver};
 pub use source::{

@@ -1,5 +1,8 @@
 //! The server: takes connections through the link stage and joins them to sessions.
 
+#[cfg(fuzzing)]
+pub mod fuzzing;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};

@@ -16,6 +16,7 @@ test_packages=(
   spice-client-gtk gir1.2-spiceclientglib-2.0 python3-gi virt-viewer  # clients we did not write
   xvfb xauth xdotool imagemagick                     # a screen for the one that needs it
   python3 python3-venv                               # ryll's home
+  g++                                                # libFuzzer
   busybox-static kmod debootstrap e2fsprogs fdisk grub-common grub-pc-bin cpio xz-utils  # the lab's images
 )
 
@@ -78,20 +79,23 @@ install_ryll() {
   "$home/bin/python" -m pip install -q "ryll==$version"
 }
 
-install_cargo_deny() {
-  local home=$cache/cargo-deny-0.20.2
-  command -v cargo-deny >/dev/null && return
-  [ -x "$home/bin/cargo-deny" ] && return
-  echo "building cargo-deny into $home" >&2
+# A cargo command of this version, unless there is one of any.
+install_cargo_command() {
+  local name=$1 version=$2
+  local home=$cache/$name-$version
+  command -v "$name" >/dev/null && return
+  [ -x "$home/bin/$name" ] && return
+  echo "building $name into $home" >&2
   # The least optimisation that is still quick: building it costs more than running it.
   CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
-    CARGO_TARGET_DIR="$cache/build/cargo-deny" cargo install -q --locked --root "$home" cargo-deny@0.20.2
-  rm -rf "$cache/build/cargo-deny"
+    CARGO_TARGET_DIR="$cache/build/$name" cargo install -q --locked --root "$home" "$name@$version"
+  rm -rf "$cache/build/$name"
 }
 
 install_packages "${packages[@]}"
 if [ "$level" = test ]; then
   mkdir -p "$cache"
   install_ryll
-  install_cargo_deny
+  install_cargo_command cargo-deny 0.20.2
+  install_cargo_command cargo-fuzz 0.13.2
 fi

@@ -51,6 +51,11 @@ impl Capabilities {
         self.0.get(index).copied().unwrap_or(0)
     }
 
+    #[cfg(fuzzing)]
+    pub(crate) fn words(&self) -> &[u32] {
+        &self.0
+    }
+
     pub(crate) fn has(&self, bit: u32) -> bool {
         self.word((bit / 32) as usize) & (1 << (bit % 32)) != 0
     }

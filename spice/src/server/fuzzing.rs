@@ -1,0 +1,62 @@
+//! The inside of the server for the fuzz targets in `tests/fuzz`. Compiled with `--cfg fuzzing` only.
+
+use std::sync::Arc;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::Server;
+pub use crate::link::keys::FixedKey;
+use crate::link::keys::KeyStore;
+use crate::link::message::{self, LinkMessage};
+
+/// Who the connections are from.
+const PEER: &str = "fuzz";
+
+/// What a link message says: session, kind of channel, its number, capabilities of both sorts.
+pub type Link = (u32, u8, u8, Vec<u32>, Vec<u32>);
+
+/// The fields of a `SpiceLinkMess`.
+#[must_use]
+pub fn parse_link(bytes: &[u8]) -> Option<Link> {
+    let link = LinkMessage::parse(bytes).ok()?;
+    let words = |capabilities: &message::Capabilities| capabilities.words().to_vec();
+    Some((
+        link.connection_id,
+        link.channel_type,
+        link.channel_id,
+        words(&link.common),
+        words(&link.channel),
+    ))
+}
+
+/// Lets `server` take links, all of them with this key, without a thread that makes others.
+pub fn use_key(server: &Server, key: &FixedKey) {
+    let _ = server.keys.set(KeyStore::fixed(key));
+}
+
+/// Serves a connection from its first byte to its end.
+pub async fn connection(
+    server: Arc<Server>,
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+) {
+    server.welcome(Box::new(stream), PEER.to_owned()).await;
+}
+
+/// Serves a channel to its end, as if its link had come to a good end with this link message.
+/// `false` if the server does not admit it.
+pub async fn channel(
+    server: Arc<Server>,
+    link: &[u8],
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+) -> bool {
+    let Ok(wanted) = LinkMessage::parse(link) else {
+        return false;
+    };
+    match server.admit(&wanted, PEER) {
+        Ok(context) => {
+            server.attend(context, Box::new(stream), &wanted).await;
+            true
+        }
+        Err(_) => false,
+    }
+}
