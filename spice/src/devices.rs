@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use crate::audio::{AudioSink, AudioSource, Loudspeaker, Recorder};
 use crate::channel::inputs::Desk;
+use crate::clock::MediaClock;
 use crate::hub::Hub;
 use crate::input::InputSink;
 use crate::pipe::Pipe;
@@ -31,6 +33,11 @@ pub struct Devices {
     pub displays: Vec<Arc<dyn DisplaySource>>,
     /// Takes the keys and the pointer of all clients.
     pub inputs: Arc<dyn InputSink>,
+    /// What all clients hear.
+    pub playback: Option<Arc<dyn AudioSource>>,
+    /// Gets what one client records: the first one that opened its record channel, for as long as it
+    /// stays.
+    pub record: Option<Arc<dyn AudioSink>>,
     /// Each becomes a port channel, which clients know by its name.
     pub ports: Vec<Port>,
     /// Folders that a client shares: the stream of `org.spice-space.webdav.0`, in which the guest's
@@ -56,6 +63,8 @@ impl Default for Devices {
         Self {
             displays: Vec::new(),
             inputs: Arc::new(()),
+            playback: None,
+            record: None,
             ports: Vec::new(),
             webdav: None,
             usb_slots: Vec::new(),
@@ -67,6 +76,8 @@ impl fmt::Debug for Devices {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Devices")
             .field("displays", &self.displays.len())
+            .field("playback", &self.playback.is_some())
+            .field("record", &self.record.is_some())
             .field("ports", &self.ports)
             .field("webdav", &self.webdav)
             .field("usb_slots", &self.usb_slots)
@@ -87,6 +98,8 @@ pub(crate) struct Offer {
 pub(crate) struct Shared {
     pub(crate) displays: Vec<Arc<Hub>>,
     pub(crate) desk: Desk,
+    pub(crate) loudspeaker: Option<Arc<Loudspeaker>>,
+    pub(crate) recorder: Option<Arc<Recorder>>,
     ports: Vec<Port>,
     webdav: Option<Port>,
     usb_slots: Vec<Arc<Pipe>>,
@@ -98,7 +111,7 @@ pub(crate) struct Shared {
 const WEBDAV_PORT: &str = "org.spice-space.webdav.0";
 
 impl Shared {
-    pub(crate) fn new(mut devices: Devices) -> Self {
+    pub(crate) fn new(mut devices: Devices, clock: MediaClock) -> Self {
         let changes = watch::Sender::new(());
         devices.displays.truncate(MAX_OF_A_KIND);
         devices.ports.truncate(MAX_OF_A_KIND);
@@ -109,6 +122,10 @@ impl Shared {
         Self {
             displays: devices.displays.into_iter().map(Hub::new).collect(),
             desk: Desk::new(devices.inputs),
+            loudspeaker: devices
+                .playback
+                .map(|source| Loudspeaker::new(&*source, clock)),
+            recorder: devices.record.map(Recorder::new),
             ports: devices.ports,
             webdav: devices.webdav.map(|pipe| Port {
                 name: WEBDAV_PORT.to_owned(),
@@ -128,6 +145,8 @@ impl Shared {
         always(ChannelKind::Inputs, 1)
             .chain(always(ChannelKind::Display, self.displays.len()))
             .chain(always(ChannelKind::Cursor, self.displays.len()))
+            .chain(always(ChannelKind::Playback, self.loudspeaker.iter().len()))
+            .chain(always(ChannelKind::Record, self.recorder.iter().len()))
             .chain(always(ChannelKind::Port, self.ports.len()))
             .chain(always(ChannelKind::WebDav, self.webdav.iter().len()))
             .chain(open)

@@ -65,7 +65,9 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod audio;
 mod channel;
+mod clock;
 pub mod codec;
 mod devices;
 mod flow;
@@ -85,6 +87,9 @@ mod ticket;
 mod wire;
 
 pub use address::{AddressError, ListenAddress};
+pub use audio::{
+    AudioFormat, AudioListener, AudioSink, AudioSource, AudioState, Microphone, Speaker, Volume,
+};
 pub use devices::{Devices, Port};
 pub use framebuffer::Framebuffer;
 pub use geometry::{Point, Rect, Size};

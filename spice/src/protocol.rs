@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::audio::opus;
+
 /// `REDQ`.
 pub(crate) const MAGIC: [u8; 4] = *b"REDQ";
 pub(crate) const MAJOR: u32 = 2;
@@ -63,7 +65,12 @@ impl ChannelKind {
                 | 1 << display::CAP_PREF_VIDEO_CODEC],
             Self::Inputs => &[1 << inputs::CAP_KEY_SCANCODE],
             Self::Cursor => &[],
-            Self::Playback | Self::Record => &[],
+            Self::Playback if opus::BUILT_IN => {
+                &[1 << playback::CAP_VOLUME | 1 << playback::CAP_OPUS]
+            }
+            Self::Playback => &[1 << playback::CAP_VOLUME],
+            Self::Record if opus::BUILT_IN => &[1 << record::CAP_VOLUME | 1 << record::CAP_OPUS],
+            Self::Record => &[1 << record::CAP_VOLUME],
             Self::UsbRedir | Self::Port | Self::WebDav => &[1 << vmc::CAP_LZ4],
         }
     }
@@ -177,6 +184,44 @@ pub(crate) mod cursor {
     pub(crate) const SET: u16 = 103;
     pub(crate) const MOVE: u16 = 104;
     pub(crate) const HIDE: u16 = 105;
+}
+
+pub(crate) mod playback {
+    pub(crate) const DATA: u16 = 101;
+    pub(crate) const MODE: u16 = 102;
+    pub(crate) const START: u16 = 103;
+    pub(crate) const STOP: u16 = 104;
+    pub(crate) const VOLUME: u16 = 105;
+    pub(crate) const MUTE: u16 = 106;
+    pub(crate) const LATENCY: u16 = 107;
+
+    pub(crate) const CAP_VOLUME: u32 = 1;
+    pub(crate) const CAP_LATENCY: u32 = 2;
+    pub(crate) const CAP_OPUS: u32 = 3;
+}
+
+pub(crate) mod record {
+    pub(crate) const START: u16 = 101;
+    pub(crate) const STOP: u16 = 102;
+    pub(crate) const VOLUME: u16 = 103;
+    pub(crate) const MUTE: u16 = 104;
+
+    pub(crate) const C_DATA: u16 = 101;
+    pub(crate) const C_MODE: u16 = 102;
+    pub(crate) const C_START_MARK: u16 = 103;
+
+    pub(crate) const CAP_VOLUME: u32 = 1;
+    pub(crate) const CAP_OPUS: u32 = 2;
+}
+
+/// What the playback and record channels share.
+pub(crate) mod audio {
+    /// `SPICE_AUDIO_FMT_S16`.
+    pub(crate) const FORMAT_S16: u16 = 1;
+    /// `SPICE_AUDIO_DATA_MODE_RAW`.
+    pub(crate) const MODE_RAW: u16 = 1;
+    /// `SPICE_AUDIO_DATA_MODE_OPUS`.
+    pub(crate) const MODE_OPUS: u16 = 3;
 }
 
 /// What ports, shared folders and USB redirection share ("VM channels"); the same numbers in both

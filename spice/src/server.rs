@@ -5,13 +5,14 @@ pub mod fuzzing;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use rand::Rng;
 use tokio::sync::{Semaphore, watch};
 
 use crate::channel::{self, Context};
+use crate::clock::MediaClock;
 use crate::devices::{Devices, Shared};
 use crate::link::auth::Auth;
 use crate::link::keys::KeyStore;
@@ -65,16 +66,17 @@ pub struct Server {
     shutdown: watch::Sender<bool>,
     mouse_changes: watch::Sender<()>,
     lock_changes: watch::Sender<()>,
-    started: Instant,
+    clock: MediaClock,
 }
 
 impl Server {
     /// A server of these devices, that tells `observer` who comes and goes.
     #[must_use]
     pub fn new(config: Config, devices: Devices, observer: Arc<dyn SessionObserver>) -> Arc<Self> {
+        let clock = MediaClock::start();
         Arc::new(Self {
             config,
-            devices: Shared::new(devices),
+            devices: Shared::new(devices, clock),
             observer,
             keys: OnceLock::new(),
             links: Semaphore::new(MAX_LINKS),
@@ -83,7 +85,7 @@ impl Server {
             shutdown: watch::Sender::new(false),
             mouse_changes: watch::Sender::new(()),
             lock_changes: watch::Sender::new(()),
-            started: Instant::now(),
+            clock,
         })
     }
 
@@ -189,12 +191,12 @@ impl Server {
     }
 
     pub(crate) fn uptime_ns(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        self.clock.nanoseconds()
     }
 
     /// The clock of audio and video: milliseconds, wrapping.
     pub(crate) fn media_time(&self) -> u32 {
-        self.started.elapsed().as_millis() as u32
+        self.clock.media_time()
     }
 
     /// Serves one connection to its end.

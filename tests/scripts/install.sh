@@ -17,6 +17,8 @@ test_packages=(
   xvfb xauth xdotool imagemagick                     # a screen for the one that needs it
   python3 python3-venv                               # ryll's home
   g++                                                # libFuzzer
+  libopus-dev pkg-config                             # the sound codec of caraway-spice
+  gstreamer1.0-plugins-base gstreamer1.0-plugins-good # without them the GLib library has no sound channels
   busybox-static kmod debootstrap e2fsprogs fdisk grub-common grub-pc-bin cpio xz-utils  # the lab's images
 )
 

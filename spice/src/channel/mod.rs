@@ -9,7 +9,10 @@ mod display;
 mod draw;
 pub(crate) mod inputs;
 mod main;
+mod playback;
+mod record;
 mod scancode;
+mod sound;
 mod vmc;
 
 use std::convert::Infallible;
@@ -65,7 +68,8 @@ async fn serve(
         ChannelKind::Display => display::serve(context, reader, writer).await,
         ChannelKind::Inputs => inputs::serve(context, reader, writer).await,
         ChannelKind::Cursor => cursor::serve(context, reader, writer).await,
-        ChannelKind::Playback | ChannelKind::Record => Err(Ending::Unplugged),
+        ChannelKind::Playback => playback::serve(context, reader, writer).await,
+        ChannelKind::Record => record::serve(context, reader, writer).await,
         ChannelKind::UsbRedir | ChannelKind::Port | ChannelKind::WebDav => {
             vmc::serve(context, reader, writer).await
         }
