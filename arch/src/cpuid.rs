@@ -6,7 +6,9 @@
 //! kvmclock and so keeps its time over a pause or a move to another host.
 //!
 //! Sources: Intel SDM volume 2 "CPUID", AMD APM volume 3 appendix E, Linux
-//! `Documentation/virt/kvm/x86/cpuid.rst`.
+//! `Documentation/virt/kvm/x86/cpuid.rst`; leaf 0x40000010 is VMware's, which other hypervisors and
+//! guests took over (VMware knowledge base, "Mechanisms to determine if software is running in a VMware
+//! virtual machine").
 
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2};
 use kvm_ioctls::{Cap, Kvm};
@@ -22,8 +24,11 @@ mod leaf {
     pub(super) const EXTENDED_FEATURES: u32 = 0x7;
     pub(super) const TOPOLOGY: u32 = 0xb;
     pub(super) const SGX: u32 = 0x12;
+    pub(super) const TSC: u32 = 0x15;
     pub(super) const TOPOLOGY_V2: u32 = 0x1f;
     pub(super) const MAXIMUM: u32 = 0;
+    pub(super) const HYPERVISOR: u32 = 0x4000_0000;
+    pub(super) const TIMING: u32 = 0x4000_0010;
     pub(super) const AMD_FEATURES: u32 = 0x8000_0001;
     pub(super) const POWER: u32 = 0x8000_0007;
     pub(super) const SIZES: u32 = 0x8000_0008;
@@ -33,6 +38,9 @@ mod leaf {
     pub(super) const AMD_SEV: u32 = 0x8000_001f;
     pub(super) const AMD_TOPOLOGY_V2: u32 = 0x8000_0026;
 }
+
+/// The frequency of the APIC timer that KVM emulates (`APIC_BUS_CYCLE_NS` of 1).
+const APIC_TIMER_HZ: u32 = 1_000_000_000;
 
 /// A processor description that could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -119,6 +127,49 @@ impl CpuTemplate {
         }
         let count = entries.len();
         CpuId::from_entries(&entries).map_err(|_| CpuidError::Leaves { count })
+    }
+
+    /// The same processors, which also say how fast their time-stamp counter runs: `khz`, in
+    /// leaf 0x40000010 and, where the processor has that many leaves, in leaf 0x15. A guest then
+    /// need not measure it against a timer whose interrupts the host may hold up.
+    #[must_use]
+    pub fn with_tsc_khz(mut self, khz: u32) -> Self {
+        let set = |entries: &mut Vec<kvm_cpuid_entry2>, leaf: kvm_cpuid_entry2| {
+            entries.retain(|entry| entry.function != leaf.function);
+            entries.push(leaf);
+        };
+        if self.maximum(leaf::MAXIMUM) >= leaf::TSC {
+            // Ticks of the counter to those of the crystal, and the crystal's frequency. A guest
+            // takes that for its APIC timer's, so the crystal is KVM's APIC clock.
+            let ratio = kvm_cpuid_entry2 {
+                function: leaf::TSC,
+                eax: APIC_TIMER_HZ / 1000,
+                ebx: khz,
+                ecx: APIC_TIMER_HZ,
+                ..Default::default()
+            };
+            set(&mut self.entries, ratio);
+        }
+        if self.maximum(leaf::HYPERVISOR) >= leaf::HYPERVISOR {
+            let timing = kvm_cpuid_entry2 {
+                function: leaf::TIMING,
+                eax: khz,
+                ebx: APIC_TIMER_HZ / 1000,
+                ..Default::default()
+            };
+            set(&mut self.entries, timing);
+            let first = |entry: &&mut kvm_cpuid_entry2| entry.function == leaf::HYPERVISOR;
+            if let Some(first) = self.entries.iter_mut().find(first) {
+                first.eax = first.eax.max(leaf::TIMING);
+            }
+        }
+        self
+    }
+
+    /// The last leaf of the range that begins at `first`; 0 if there is no such range.
+    fn maximum(&self, first: u32) -> u32 {
+        let entry = self.entries.iter().find(|entry| entry.function == first);
+        entry.map_or(0, |entry| entry.eax)
     }
 
     /// Physical address bits, for [`crate::Layout::new`].
@@ -258,6 +309,7 @@ mod tests {
             entry(leaf::AMD_FEATURES, 0, 1 << 2),
             entry(leaf::SIZES, 0x3030, 0),
             entry(leaf::AMD_TOPOLOGY, 77, 77),
+            entry(leaf::HYPERVISOR, 0x4000_0001, 0),
         ]
     }
 
@@ -313,6 +365,29 @@ mod tests {
     fn physical_bits_come_from_the_processor() {
         let template = CpuTemplate::new(&supported(), 1, true).unwrap();
         assert_eq!(template.physical_bits(), 48);
+    }
+
+    #[test]
+    fn the_speed_of_the_time_stamp_counter_is_told() {
+        let template = CpuTemplate::new(&supported(), 1, true).unwrap();
+        let cpuid = template.with_tsc_khz(2_400_000).for_vcpu(0).unwrap();
+
+        let (tsc, timing) = (find(&cpuid, leaf::TSC, 0), find(&cpuid, leaf::TIMING, 0));
+        let hz = u64::from(tsc.ecx) * u64::from(tsc.ebx) / u64::from(tsc.eax);
+        assert_eq!(hz, 2_400_000_000);
+        assert_eq!(timing.eax, 2_400_000);
+        assert!(find(&cpuid, leaf::HYPERVISOR, 0).eax >= leaf::TIMING);
+    }
+
+    #[test]
+    fn a_processor_of_few_leaves_gets_no_more() {
+        let mut leaves = supported();
+        leaves[0].eax = 0xd;
+        let template = CpuTemplate::new(&leaves, 1, true).unwrap();
+        let cpuid = template.with_tsc_khz(2_400_000).for_vcpu(0).unwrap();
+
+        let has = |function| cpuid.as_slice().iter().any(|e| e.function == function);
+        assert!(!has(leaf::TSC) && has(leaf::TIMING));
     }
 
     #[test]

@@ -6,9 +6,11 @@
 //! - [`cpuid`]: the processor that the guest sees;
 //! - [`regs`] and [`msr`]: registers at the moment of entry;
 //! - [`boot`]: kernels without firmware, by the Linux 64-bit and the PVH protocols;
+//! - [`clocks`]: the clocks that KVM keeps for the guest, over a pause;
 //! - [`state`]: what a processor and the interrupt controllers keep across a snapshot.
 
 pub mod boot;
+pub mod clocks;
 pub mod cpuid;
 pub mod layout;
 pub mod memory;

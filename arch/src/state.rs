@@ -3,8 +3,8 @@
 //! A [`VcpuState`] saved before the first instruction is also what a reset puts back.
 
 use kvm_bindings::{
-    KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, Msrs, Xsave, kvm_clock_data,
-    kvm_debugregs, kvm_irqchip, kvm_lapic_state, kvm_mp_state, kvm_msr_entry, kvm_regs, kvm_sregs,
+    KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, Msrs, Xsave, kvm_debugregs,
+    kvm_irqchip, kvm_lapic_state, kvm_mp_state, kvm_msr_entry, kvm_regs, kvm_sregs,
     kvm_vcpu_events, kvm_xcrs, kvm_xsave, kvm_xsave2,
 };
 use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
@@ -58,7 +58,7 @@ pub enum StateError {
     },
 }
 
-fn get(what: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> StateError {
+pub(crate) fn get(what: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> StateError {
     move |source| StateError::Kvm {
         verb: "get",
         what,
@@ -66,7 +66,7 @@ fn get(what: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> StateError {
     }
 }
 
-fn put(what: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> StateError {
+pub(crate) fn put(what: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> StateError {
     move |source| StateError::Kvm {
         verb: "set",
         what,
@@ -371,25 +371,4 @@ impl ChipState {
         }
         Ok(())
     }
-}
-
-/// The guest's kvmclock at this moment.
-///
-/// # Errors
-/// [`StateError::Kvm`] if KVM refuses.
-pub fn save_clock(vm: &VmFd) -> Result<kvm_clock_data, StateError> {
-    vm.get_clock().map_err(get("clock"))
-}
-
-/// Lets the guest's kvmclock go on from `clock`, as if no time had passed since it was saved.
-///
-/// # Errors
-/// [`StateError::Kvm`] if KVM refuses.
-pub fn restore_clock(vm: &VmFd, clock: &kvm_clock_data) -> Result<(), StateError> {
-    // Only the time itself: flags tell about the host on which it was read.
-    let clock = kvm_clock_data {
-        clock: clock.clock,
-        ..Default::default()
-    };
-    vm.set_clock(&clock).map_err(put("clock"))
 }

@@ -6,8 +6,10 @@
 
 use std::arch::global_asm;
 use std::io::Cursor;
+use std::time::Duration;
 
 use caraway_arch::boot::DirectBoot;
+use caraway_arch::clocks::{Advance, ClockState};
 use caraway_arch::cpuid::CpuTemplate;
 use caraway_arch::layout::{KVM_IDENTITY_MAP, KVM_TSS, MIB};
 use caraway_arch::memory::{Backing, create};
@@ -312,4 +314,56 @@ fn a_saved_processor_goes_on_in_another_machine() {
     state.restore(&second.vcpu, &context).unwrap();
 
     assert_eq!(second.run(), 42);
+}
+
+/// The host's wall clock as `Advance` wants it.
+fn wall() -> u64 {
+    let now = std::time::SystemTime::now();
+    now.duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_nanos() as u64
+}
+
+/// What kvmclock is ahead by, in milliseconds, after a pause of `pause` that moves it on by `by`.
+fn kvmclock_after(machine: &Machine, pause: Duration, by: Duration) -> u64 {
+    let before = machine.vm.get_clock().unwrap().clock;
+    let saved = ClockState::save(&machine.vm, &machine.vcpu).unwrap();
+    std::thread::sleep(pause);
+    let advance = Advance {
+        by: by.as_nanos() as u64,
+        at: wall(),
+    };
+    saved.resume(&machine.vm, [&machine.vcpu], advance).unwrap();
+    (machine.vm.get_clock().unwrap().clock - before) / 1_000_000
+}
+
+#[test]
+fn kvmclock_goes_on_from_where_it_was_saved() {
+    let Some(machine) = Machine::new() else {
+        return;
+    };
+
+    let ahead = kvmclock_after(&machine, Duration::from_millis(500), Duration::ZERO);
+
+    assert!(ahead < 400, "{ahead} ms");
+}
+
+#[test]
+fn kvmclock_goes_on_from_as_much_later_as_is_wanted() {
+    let Some(machine) = Machine::new() else {
+        return;
+    };
+
+    let ahead = kvmclock_after(&machine, Duration::ZERO, Duration::from_secs(600));
+
+    assert!((600_000..600_400).contains(&ahead), "{ahead} ms");
+}
+
+#[test]
+fn a_guest_without_kvmclock_is_not_told_of_a_pause() {
+    let Some(machine) = Machine::new() else {
+        return;
+    };
+
+    caraway_arch::clocks::tell_stopped(&machine.vcpu).unwrap();
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
@@ -13,7 +12,9 @@ pub type Nanos = u64;
 pub trait Clock: Send + Sync {
     /// Monotonic time since the clock was made; stands still while the machine is paused.
     fn now(&self) -> Nanos;
-    /// The host's wall clock, since 1970-01-01 in UTC.
+    /// The wall clock that the machine lives by, since 1970-01-01 in UTC: the host's, unless the
+    /// machine's time is to go on unbroken from where it was paused. Stands still with
+    /// [`now`](Self::now).
     fn wall(&self) -> Nanos;
 }
 
@@ -87,57 +88,6 @@ impl Timeline {
         let distance = deadline.map(|deadline| deadline.saturating_sub(now));
         self.timer
             .arm(distance.map(|distance| clock.saturating_add(distance)));
-    }
-}
-
-/// The host's clocks.
-pub struct RealClock {
-    start: Instant,
-    stopped: Mutex<Stopped>,
-}
-
-#[derive(Default)]
-struct Stopped {
-    total: Nanos,
-    since: Option<Instant>,
-}
-
-impl RealClock {
-    /// A running clock that reads 0 now.
-    #[must_use]
-    pub fn new() -> Arc<Self> {
-        Arc::new(Self {
-            start: Instant::now(),
-            stopped: Mutex::default(),
-        })
-    }
-
-    /// Stops [`Clock::now`]; the wall clock goes on.
-    pub fn stop(&self) {
-        self.stopped.lock().since.get_or_insert_with(Instant::now);
-    }
-
-    /// Lets [`Clock::now`] go on from where it stopped.
-    pub fn start(&self) {
-        let mut stopped = self.stopped.lock();
-        if let Some(since) = stopped.since.take() {
-            stopped.total += since.elapsed().as_nanos() as Nanos;
-        }
-    }
-}
-
-impl Clock for RealClock {
-    fn now(&self) -> Nanos {
-        let stopped = self.stopped.lock();
-        let until = stopped.since.unwrap_or_else(Instant::now);
-        let running = until.saturating_duration_since(self.start).as_nanos() as Nanos;
-        running.saturating_sub(stopped.total)
-    }
-
-    fn wall(&self) -> Nanos {
-        SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |d| d.as_nanos() as Nanos)
     }
 }
 
@@ -217,34 +167,5 @@ mod tests {
 
         assert_eq!(timeline.now(), 1005);
         assert_eq!(timer.deadline(), Some(110));
-    }
-
-    #[test]
-    fn a_stopped_clock_stands_still() {
-        let clock = RealClock::new();
-        clock.stop();
-        let before = clock.now();
-        std::thread::sleep(std::time::Duration::from_millis(5));
-
-        let after = clock.now();
-
-        assert_eq!(before, after);
-    }
-
-    #[test]
-    fn a_restarted_clock_goes_on_from_where_it_stopped() {
-        let clock = RealClock::new();
-        clock.stop();
-        let stopped_at = clock.now();
-        std::thread::sleep(std::time::Duration::from_millis(50));
-        clock.start();
-
-        let after = clock.now();
-
-        assert!(
-            after - stopped_at < 40_000_000,
-            "{} ns passed",
-            after - stopped_at
-        );
     }
 }

@@ -15,6 +15,7 @@ pub mod i8042;
 pub mod interrupt;
 pub mod pci;
 pub mod pit;
+pub mod real_clock;
 pub mod rtc;
 pub mod serial;
 pub mod state;
@@ -23,7 +24,7 @@ pub mod ticks;
 
 pub use acpi_pm::{AcpiPm, ApmPorts};
 pub use bus::{Bus, BusDevice, BusError, Registers};
-pub use clock::{Clock, FakeClock, FakeTimer, Nanos, RealClock, Timeline, Timer, TimerClient};
+pub use clock::{Clock, FakeClock, FakeTimer, Nanos, Timeline, Timer, TimerClient};
 pub use debug::{DebugPort, PostPort, PvPanic};
 pub use debug_exit::DebugExit;
 pub use i8042::{I8042, I8042Port};
@@ -32,6 +33,7 @@ pub use interrupt::{
     SharedLine, TickLine, Unwatched, Wire,
 };
 pub use pit::{ControlPortB, Pit};
+pub use real_clock::{AfterPause, Pause, RealClock};
 pub use rtc::{ClockChanged, ClockSink, Rtc};
 pub use serial::SerialPort;
 pub use state::{Lifecycle, Payload, StateError, Stateful};

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use utoipa::ToSchema;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
+use crate::config::policy::OnResume;
 use crate::console::Verdict;
 
 /// Takes the answer to a command. Dropped without one, the asker is told that the machine ended.
@@ -25,7 +26,12 @@ pub enum Command {
     /// Stop all vCPUs; does nothing if they are stopped.
     Pause(Reply<()>),
     /// Let them run; does nothing if they run.
-    Resume(Reply<()>),
+    Resume {
+        /// What the guest's time does; as the config says if `None`.
+        clock: Option<OnResume>,
+        /// Answered when they run.
+        reply: Reply<()>,
+    },
     /// Start the machine anew, as its reset button would.
     Reset(Reply<()>),
     /// Press the ACPI power button.

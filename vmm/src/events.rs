@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use utoipa::ToSchema;
 
+use crate::config::policy::OnResume;
+
 /// Records that are kept for those who come late or fall behind.
 pub const CAPACITY: usize = 1024;
 
@@ -25,7 +27,20 @@ pub enum Event {
     Paused,
     /// The vCPUs run again.
     #[serde(rename = "vm.resumed")]
-    Resumed,
+    Resumed {
+        /// Milliseconds that they stood still, or that the machine waited for its first instruction.
+        paused_ms: u64,
+        /// What the guest's time did.
+        clock: OnResume,
+    },
+    /// The host was asleep while the machine ran.
+    #[serde(rename = "host.slept")]
+    HostSlept {
+        /// Milliseconds.
+        slept_ms: u64,
+        /// What the guest's time did.
+        clock: OnResume,
+    },
     /// The machine starts anew.
     #[serde(rename = "vm.reset")]
     Reset {
@@ -285,7 +300,7 @@ mod tests {
         let log = log_of(3);
         let mut follower = log.follow(None);
 
-        log.emit(Event::Resumed);
+        log.emit(Event::Started);
 
         assert_eq!(numbers(&follower.take()), [4]);
         assert!(follower.take().is_empty());
@@ -317,7 +332,7 @@ mod tests {
         let mut follower = log.follow(Some(u64::MAX));
         assert!(follower.take().is_empty());
 
-        log.emit(Event::Resumed);
+        log.emit(Event::Started);
 
         assert_eq!(numbers(&follower.take()), [3]);
     }

@@ -14,6 +14,7 @@ use caraway::command::{
     ApiError, Command, DisplayInfo, ErrorCode, InputEvent, Screenshot, TextScreen, Viewer, VmInfo,
     VmState, control_channel,
 };
+use caraway::config::policy::OnResume;
 use caraway::events::{Event, EventLog, Origin};
 use caraway::exit::Exit;
 use caraway::metrics::Metrics;
@@ -150,9 +151,13 @@ fn answer(command: Command, script: &mut Script, events: &EventLog) {
             let _ = reply.send(Ok(()));
             "pause"
         }
-        Command::Resume(reply) => {
+        Command::Resume { clock, reply } => {
             let _ = reply.send(Ok(()));
-            "resume"
+            match clock {
+                Some(OnResume::Continue) => "resume, continue",
+                Some(OnResume::CatchUp) => "resume, catch up",
+                None => "resume",
+            }
         }
         Command::Reset(reply) => {
             events.emit(Event::Reset { by: Origin::Host });
@@ -240,6 +245,20 @@ fn verbs_reach_the_control_loop() {
         fake.script.lock().asked,
         ["pause", "resume", "reset", "shutdown"]
     );
+}
+
+#[test]
+fn a_resume_may_say_what_becomes_of_the_guests_time() {
+    let fake = Fake::new();
+
+    fake.put("vm.resume?clock=continue", &Value::Null).unwrap();
+    let told = fake.ctl(&["vm.resume", "--clock", "catch-up"]);
+    let refusal = fake.refusal("PUT", "vm.resume?clock=backwards", None);
+
+    assert!(told.status.success(), "{told:?}");
+    let asked = ["resume, continue", "resume, catch up"];
+    assert_eq!(fake.script.lock().asked, asked);
+    assert_eq!(refusal.code, ErrorCode::BadRequest);
 }
 
 #[test]

@@ -4,8 +4,13 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 
+use serde::Deserialize;
+use utoipa::IntoParams;
+
 use super::Api;
+use super::extract::Params;
 use crate::command::{ApiError, Command, Reply, VmInfo};
+use crate::config::policy::OnResume;
 
 type Done = Result<StatusCode, ApiError>;
 
@@ -30,11 +35,23 @@ pub(super) async fn pause(State(api): State<Api>) -> Done {
     done(&api, Command::Pause).await
 }
 
+/// How to go on.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ResumeParams {
+    /// What the guest's time does; as `clock.on_resume` of the config says if not given.
+    clock: Option<OnResume>,
+}
+
 /// Let the vCPUs run; does nothing if they run.
-#[utoipa::path(put, path = "/api/v1/vm.resume", tag = "vm",
+#[utoipa::path(put, path = "/api/v1/vm.resume", tag = "vm", params(ResumeParams),
     responses((status = 204), (status = "default", body = ApiError)))]
-pub(super) async fn resume(State(api): State<Api>) -> Done {
-    done(&api, Command::Resume).await
+pub(super) async fn resume(
+    State(api): State<Api>,
+    Params(ResumeParams { clock }): Params<ResumeParams>,
+) -> Done {
+    done(&api, |reply| Command::Resume { clock, reply }).await
 }
 
 /// Start the machine anew, as its reset button would.

@@ -4,13 +4,14 @@ use std::fs;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
 use super::{print, print_bytes};
 use crate::api::{Button, KeysRequest, PointerRequest, TextRequest};
 use crate::client::{Client, ClientError};
 use crate::command::TextScreen;
+use crate::config::policy::OnResume;
 use crate::config::units::Span;
 use crate::exit::{Exit, Failure};
 
@@ -38,7 +39,11 @@ enum Verb {
     Pause,
     /// Let the vCPUs run.
     #[command(name = "vm.resume")]
-    Resume,
+    Resume {
+        /// What the guest's time does; as the config says if not given.
+        #[arg(long, value_enum)]
+        clock: Option<OnResume>,
+    },
     /// Start the machine anew, as its reset button would.
     #[command(name = "vm.reset")]
     Reset,
@@ -189,12 +194,19 @@ fn put(target: &str, body: Option<Value>) -> Request {
     }
 }
 
+fn resume(clock: Option<OnResume>) -> String {
+    let word = clock.and_then(|clock| clock.to_possible_value());
+    word.map_or("vm.resume".to_owned(), |word| {
+        format!("vm.resume?clock={}", word.get_name())
+    })
+}
+
 impl Verb {
     fn request(self) -> Result<Request, Failure> {
         Ok(match self {
             Self::Info => get("vm.info", Show::Json),
             Self::Pause => put("vm.pause", None),
-            Self::Resume => put("vm.resume", None),
+            Self::Resume { clock } => put(&resume(clock), None),
             Self::Reset => put("vm.reset", None),
             Self::PowerButton => put("vm.power-button", None),
             Self::Shutdown => put("vm.shutdown", None),

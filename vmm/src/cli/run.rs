@@ -1,6 +1,7 @@
 //! `caraway run`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use regex::bytes::Regex;
@@ -40,6 +41,10 @@ pub(super) struct Options {
     /// End with 113 as soon as a line of serial output matches.
     #[arg(long, value_name = "REGEX")]
     fail_serial: Option<Regex>,
+    /// For tests: make every pause out to be this much longer than it was, to the guest's clocks
+    /// and in events.
+    #[arg(long, value_name = "TIME", hide = true)]
+    longer_pauses: Option<Span>,
     /// Write a PNG of the screen here when the machine ends.
     #[arg(long, value_name = "FILE.png")]
     screenshot_on_exit: Option<PathBuf>,
@@ -60,6 +65,7 @@ impl Options {
             api: self.api.map(socket_path).transpose()?,
             timeout: self.timeout.map(|span| span.0),
             paused: self.paused,
+            longer_pauses: self.longer_pauses.map_or(Duration::ZERO, |span| span.0),
             watch: Watch {
                 expect: self.expect_serial,
                 fail: self.fail_serial,

@@ -5,6 +5,7 @@
 
 pub mod boot;
 mod check;
+pub mod clock_base;
 pub mod disk;
 pub mod display;
 mod document;

@@ -1,7 +1,11 @@
 //! `clock` and `on`: how the machine keeps time, and what it does when the guest ends.
 
+use caraway_devices::AfterPause;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::clock_base::ClockBase;
 
 /// How the guest's clocks run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -18,17 +22,6 @@ pub struct Clock {
     pub on_resume: Option<OnResume>,
 }
 
-/// What the CMOS clock shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum ClockBase {
-    /// Universal time, as Linux expects.
-    #[default]
-    Utc,
-    /// The host's local time, as Windows expects.
-    Localtime,
-}
-
 /// What becomes of ticks that the guest could not take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -43,7 +36,19 @@ pub enum LostTicks {
 }
 
 /// What the guest's time does after a pause.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Default,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+    ToSchema,
+    clap::ValueEnum,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnResume {
     /// It becomes the host's again.
@@ -51,6 +56,15 @@ pub enum OnResume {
     CatchUp,
     /// It goes on from where it stopped.
     Continue,
+}
+
+impl From<OnResume> for AfterPause {
+    fn from(policy: OnResume) -> Self {
+        match policy {
+            OnResume::CatchUp => Self::CatchUp,
+            OnResume::Continue => Self::Continue,
+        }
+    }
 }
 
 /// What the machine does when the guest ends.

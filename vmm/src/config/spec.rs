@@ -6,12 +6,13 @@ use caraway_devices::pci::PciAddress;
 use uuid::Uuid;
 
 use super::boot::{Boot, Firmware};
+use super::clock_base::ClockBase;
 use super::disk::{Disk, DiskFormat};
 use super::display::{Display, DisplayDevice};
 use super::endpoint::{Listen, SerialTo};
 use super::input::{Input, InputDevice};
 use super::link::Serial;
-use super::policy::{Clock, ClockBase, LostTicks, On, OnPanic, OnPoweroff, OnReset, OnResume};
+use super::policy::{Clock, LostTicks, On, OnPanic, OnPoweroff, OnReset, OnResume};
 use super::problem::{ConfigErrors, Problem};
 use super::spice::{Auth, Secret, Spice};
 use super::units::Size;

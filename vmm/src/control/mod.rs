@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use caraway_devices::SystemEvent;
+use caraway_devices::{Nanos, RealClock, SystemEvent};
 use caraway_spice::InputSink;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
@@ -22,12 +22,12 @@ use crate::command::{
     control_channel,
 };
 use crate::config::MachineSpec;
-use crate::config::policy::{OnPanic, OnReset};
+use crate::config::policy::{OnPanic, OnReset, OnResume};
 use crate::console::Watch;
 use crate::events::{Event, EventLog, Origin};
 use crate::exit::{Exit, Failure};
 use crate::footprint::{forget_touched_code, share_one_heap};
-use crate::machine::{EventLoop, Machine, Notice, Notices, Signals, Surroundings};
+use crate::machine::{EventLoop, HostClockJumps, Machine, Notice, Notices, Signals, Surroundings};
 use crate::metrics::Metrics;
 use crate::vcpu::Stop;
 
@@ -44,6 +44,8 @@ pub struct RunOptions {
     pub timeout: Option<Duration>,
     /// Wait for `vm.resume` before the first instruction.
     pub paused: bool,
+    /// For tests: how much longer than it was every pause is made out to be.
+    pub longer_pauses: Duration,
     /// What to look for in the serial output.
     pub watch: Watch,
     /// Write a picture of every head here when the machine ends.
@@ -68,6 +70,7 @@ pub fn run(spec: &MachineSpec, options: &RunOptions) -> Result<Exit, Failure> {
     };
     share_one_heap();
     let signals = Signals::take().map_err(host)?;
+    let clock_jumps = HostClockJumps::new().map_err(host)?;
     let notices = Notices::new().map_err(host)?;
     let (handle, receiver) = control_channel().map_err(host)?;
     let artifacts = Artifacts::open(options.artifacts.as_deref(), spec)?;
@@ -89,6 +92,7 @@ pub fn run(spec: &MachineSpec, options: &RunOptions) -> Result<Exit, Failure> {
             lamps.get().inspect(|server| server.refresh_locks());
         }),
         notices: Arc::clone(&notices),
+        clock: RealClock::with_longer_pauses(options.longer_pauses.as_nanos() as Nanos),
     };
     let (machine, machine_sources) = Machine::build(spec, surroundings)?;
     sources.extend(machine_sources);
@@ -120,13 +124,14 @@ pub fn run(spec: &MachineSpec, options: &RunOptions) -> Result<Exit, Failure> {
     };
     let deadline = options.timeout.map(|timeout| Instant::now() + timeout);
     if !options.paused {
-        control.resume();
+        control.resume(spec.on_resume);
         events.emit(Event::Started);
     }
     let exit = control.work(
         receiver,
         &notices,
         signals,
+        &clock_jumps,
         deadline,
         options.watch.expect.is_some(),
     );
@@ -166,6 +171,7 @@ const SETTLED: Duration = Duration::from_millis(250);
 const COMMANDS: u64 = 0;
 const NOTICES: u64 = 1;
 const SIGNALS: u64 = 2;
+const CLOCK_JUMPS: u64 = 3;
 
 impl Control<'_> {
     /// Serves commands, notices and signals until one of them ends the machine.
@@ -174,6 +180,7 @@ impl Control<'_> {
         mut commands: ControlReceiver,
         notices: &Notices,
         mut signals: Signals,
+        clock_jumps: &HostClockJumps,
         deadline: Option<Instant>,
         expecting: bool,
     ) -> std::io::Result<Exit> {
@@ -188,7 +195,8 @@ impl Control<'_> {
         watch(commands.as_raw_fd(), COMMANDS)?;
         watch(notices.as_raw_fd(), NOTICES)?;
         watch(signals.descriptor(), SIGNALS)?;
-        let mut ready = [EpollEvent::default(); 3];
+        watch(clock_jumps.as_raw_fd(), CLOCK_JUMPS)?;
+        let mut ready = [EpollEvent::default(); 4];
         let mut settled = Some(Instant::now() + SETTLED);
         loop {
             let now = Instant::now();
@@ -207,7 +215,7 @@ impl Control<'_> {
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             }
-            // All three are asked whenever one is ready: none blocks, and the serial port's last
+            // All are asked whenever one is ready: none blocks, and the serial port's last
             // words count before the power-off that follows them.
             while let Some(command) = commands.try_next() {
                 if let Some(exit) = self.command(command) {
@@ -226,6 +234,9 @@ impl Control<'_> {
                     return Ok(if expecting { Exit::NotSeen } else { exit });
                 }
             }
+            if clock_jumps.take() {
+                self.host_clock_jumped();
+            }
             if let Some(signal) = signals.take_next() {
                 return Ok(match signal {
                     libc::SIGINT => Exit::Interrupted,
@@ -235,10 +246,28 @@ impl Control<'_> {
         }
     }
 
-    fn resume(&mut self) {
+    /// Lets the guest run, if it does not; milliseconds that it stood still.
+    fn resume(&mut self, clock: OnResume) -> Option<u64> {
+        if self.state == VmState::Running {
+            return None;
+        }
+        self.state = VmState::Running;
+        let pause = self.machine.resume(clock.into());
+        let length = pause.map_or(self.started.elapsed(), |pause| {
+            Duration::from_nanos(pause.length)
+        });
+        Some(length.as_millis() as u64)
+    }
+
+    fn host_clock_jumped(&mut self) {
+        // A machine that stands still learns of it when it goes on.
         if self.state == VmState::Paused {
-            self.machine.resume();
-            self.state = VmState::Running;
+            return;
+        }
+        let clock = self.spec.on_resume;
+        if let Some(sleep) = self.machine.host_clock_jumped(clock.into()) {
+            let slept_ms = Duration::from_nanos(sleep.length).as_millis() as u64;
+            self.events.emit(Event::HostSlept { slept_ms, clock });
         }
     }
 
@@ -256,7 +285,7 @@ impl Control<'_> {
         self.machine.reset()?;
         self.events.emit(Event::Reset { by });
         if ran {
-            self.resume();
+            self.resume(self.spec.on_resume);
         }
         Ok(())
     }
@@ -280,11 +309,10 @@ impl Control<'_> {
                 }
                 drop(reply.send(Ok(())));
             }
-            Command::Resume(reply) => {
-                let was_paused = self.state == VmState::Paused;
-                self.resume();
-                if was_paused {
-                    self.events.emit(Event::Resumed);
+            Command::Resume { clock, reply } => {
+                let clock = clock.unwrap_or(self.spec.on_resume);
+                if let Some(paused_ms) = self.resume(clock) {
+                    self.events.emit(Event::Resumed { paused_ms, clock });
                 }
                 drop(reply.send(Ok(())));
             }

@@ -24,11 +24,12 @@ use super::event_loop::Source;
 use super::firmware::Tables;
 use super::input::Input;
 use super::notices::{Notice, Notices};
+use super::time::Time;
 use super::timers::Timers;
 use super::virtio::{DiskThread, Slots};
 use super::{Initial, Machine};
+use crate::config::clock_base::ClockBase;
 use crate::config::input::InputDevice;
-use crate::config::policy::ClockBase;
 use crate::config::{DiskSpec, DisplaySpec, InputSpec, MachineSpec};
 use crate::exit::{Exit, Failure};
 use crate::kvm::{GuestSpace, Host, Interrupts, IoEvents, KvmError};
@@ -51,6 +52,8 @@ pub struct Surroundings {
     pub lamps_changed: Arc<dyn Fn() + Send + Sync>,
     /// Hears what concerns the whole machine.
     pub notices: Arc<Notices>,
+    /// The machine's clock.
+    pub clock: Arc<RealClock>,
 }
 
 impl Machine {
@@ -85,8 +88,6 @@ impl Machine {
         let ram = map_ram(&space, &memory, &layout)?;
         let interrupts = Interrupts::new(Arc::clone(&vm)).map_err(|error| unsupported(&error))?;
 
-        let clock = RealClock::new();
-        let timers = Timers::new(clock.clone());
         let buses = Buses::default();
         let Surroundings {
             serial,
@@ -94,7 +95,9 @@ impl Machine {
             pointer_changed,
             lamps_changed,
             notices,
+            clock,
         } = surroundings;
+        let timers = Timers::new(clock.clone());
         let mut board = Board::new(Parts {
             buses: &buses,
             lines: interrupts.lines(),
@@ -108,6 +111,9 @@ impl Machine {
                 ClockBase::Utc => RtcBase::Utc,
                 ClockBase::Localtime => RtcBase::Local {
                     utc_offset: local_offset(),
+                },
+                ClockBase::Date(date) => RtcBase::Date {
+                    seconds: date.seconds(),
                 },
             },
             serial,
@@ -161,7 +167,7 @@ impl Machine {
             board.enable_ecam();
         }
 
-        let vcpus = create_vcpus(&vm, &cpus, spec.cpus)?;
+        let vcpus = create_vcpus(&vm, cpus, spec.cpus)?;
         let initial = Initial::of(&host, &vm, &vcpus, &entry, &memory)?;
         ram.wait()?;
         let sources = std::mem::take(&mut board.sources);
@@ -185,8 +191,7 @@ impl Machine {
             board,
             qxl,
             input,
-            clock,
-            timers,
+            time: Time::new(clock, timers),
             _display: display,
             disks,
             _space: space,
@@ -333,12 +338,15 @@ impl MappingRam {
     }
 }
 
-fn create_vcpus(vm: &VmFd, cpus: &CpuTemplate, count: u8) -> Result<Vec<VcpuFd>, Failure> {
+fn create_vcpus(vm: &VmFd, mut cpus: CpuTemplate, count: u8) -> Result<Vec<VcpuFd>, Failure> {
     let create = |index: u8| {
         let vcpu = vm
             .create_vcpu(index.into())
             .map_err(KvmError::call("KVM_CREATE_VCPU"))
             .map_err(|error| unsupported(&error))?;
+        if let (0, Ok(khz)) = (index, vcpu.get_tsc_khz()) {
+            cpus = cpus.clone().with_tsc_khz(khz);
+        }
         let cpuid = cpus
             .for_vcpu(index.into())
             .map_err(|error| unsupported(&error))?;

@@ -6,9 +6,12 @@ mod build;
 mod display_thread;
 mod event_loop;
 mod firmware;
+mod host_clock;
 mod input;
 mod notices;
 mod signals;
+mod time;
+mod timer_fd;
 mod timers;
 mod virtio;
 
@@ -16,13 +19,14 @@ use std::sync::Arc;
 
 use caraway_arch::state::{ChipState, SaveContext, VcpuState};
 use caraway_arch::{GuestMemory, Layout};
-use caraway_devices::{RealClock, SerialPort};
+use caraway_devices::{AfterPause, Pause, SerialPort};
 use caraway_qxl::Qxl;
 use kvm_ioctls::VmFd;
 use parking_lot::Mutex;
 
 pub use build::Surroundings;
 pub use event_loop::{EventLoop, Keep, Source};
+pub use host_clock::HostClockJumps;
 pub use input::Input;
 pub use notices::{Notice, Notices};
 pub use signals::Signals;
@@ -40,8 +44,7 @@ pub struct Machine {
     board: board::Board,
     qxl: Option<Arc<Qxl>>,
     input: Arc<Input>,
-    clock: Arc<RealClock>,
-    timers: timers::Timers,
+    time: time::Time,
     boot: boot::Boot,
     tables: firmware::Tables,
     initial: Initial,
@@ -59,20 +62,29 @@ struct Initial {
 }
 
 impl Machine {
-    /// Lets the guest run.
-    pub fn resume(&self) {
-        self.clock.start();
-        self.timers.resume();
+    /// Lets the guest run, its time going on as `after` says; the pause that this ends, if there
+    /// was one.
+    pub fn resume(&mut self, after: AfterPause) -> Option<Pause> {
+        let pause = self.time.start(&self.vm, &self.vcpus, after);
         self.disks.iter().for_each(virtio::DiskThread::resume);
         self.vcpus.run();
+        pause
     }
 
     /// Stops the guest and its time. When this returns no vCPU runs and no request is under way.
-    pub fn pause(&self) {
+    pub fn pause(&mut self) {
         self.vcpus.park();
         self.disks.iter().for_each(virtio::DiskThread::pause);
-        self.timers.suspend();
-        self.clock.stop();
+        self.time.stop(&self.vm, &self.vcpus);
+    }
+
+    /// The host's wall clock jumped; if the host slept, the guest's time goes on as `after` says,
+    /// and that sleep is returned. The guest must be running.
+    pub fn host_clock_jumped(&self, after: AfterPause) -> Option<Pause> {
+        self.vcpus.park();
+        let slept = self.time.host_changed(&self.vm, &self.vcpus, after);
+        self.vcpus.run();
+        slept
     }
 
     /// Puts everything back to its start; the guest must be paused.
@@ -80,6 +92,7 @@ impl Machine {
     /// # Errors
     /// What KVM, or the kernel's file, refuses.
     pub fn reset(&mut self) -> Result<(), Failure> {
+        self.time.forget();
         for device in &self.board.lifecycles {
             device.reset();
         }

@@ -2,22 +2,22 @@
 
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
-use std::time::Duration;
 
-use caraway_devices::{Clock, Nanos, Timer};
+use caraway_devices::{Clock, Nanos, RealClock, Timer};
 use parking_lot::Mutex;
-use vmm_sys_util::timerfd::TimerFd;
+
+use super::timer_fd::{HostClock, TimerFd};
 
 /// All timers of the machine.
 pub struct Timers {
-    clock: Arc<dyn Clock>,
+    clock: Arc<RealClock>,
     all: Mutex<Vec<Arc<DeviceTimer>>>,
 }
 
 impl Timers {
     /// No timer yet; deadlines are times of `clock`.
     #[must_use]
-    pub fn new(clock: Arc<dyn Clock>) -> Self {
+    pub fn new(clock: Arc<RealClock>) -> Self {
         Self {
             clock,
             all: Mutex::default(),
@@ -29,7 +29,7 @@ impl Timers {
     /// # Errors
     /// The system's, if it has no descriptor to give.
     pub fn timer(&self) -> std::io::Result<Arc<DeviceTimer>> {
-        let fd = TimerFd::new()?;
+        let fd = TimerFd::new(HostClock::Monotonic)?;
         let state = State {
             fd,
             deadline: None,
@@ -54,18 +54,28 @@ impl Timers {
             .for_each(|timer| timer.set_suspended(true));
     }
 
-    /// Every timer rings as much later as the clock stood still.
+    /// Every timer rings at once, and then as much later as the clock stood still.
     pub fn resume(&self) {
         self.all
             .lock()
             .iter()
             .for_each(|timer| timer.set_suspended(false));
+        self.ring_all();
+    }
+
+    /// Every timer rings at once, so that its device sees what the wall clock shows now.
+    pub fn ring_all(&self) {
+        let now = self.clock.now();
+        self.all
+            .lock()
+            .iter()
+            .for_each(|timer| timer.arm(Some(now)));
     }
 }
 
 /// One timer.
 pub struct DeviceTimer {
-    clock: Arc<dyn Clock>,
+    clock: Arc<RealClock>,
     descriptor: RawFd,
     state: Mutex<State>,
 }
@@ -86,7 +96,6 @@ impl DeviceTimer {
     /// Takes note that it rang; `false` if it was set anew since, and has not rung after all.
     pub fn acknowledge(&self) -> bool {
         let mut state = self.state.lock();
-        // The descriptor blocks, so it is only read when it is due.
         let due = state
             .deadline
             .is_some_and(|deadline| deadline <= self.clock.now());
@@ -107,15 +116,9 @@ impl DeviceTimer {
 
     /// Setting a timerfd, or clearing it, also makes it unreadable.
     fn program(&self, state: &mut State) {
-        let result = match state.deadline {
-            Some(deadline) if !state.suspended => {
-                // A timerfd takes 0 for "never".
-                let wait = deadline.saturating_sub(self.clock.now()).max(1);
-                state.fd.reset(Duration::from_nanos(wait), None)
-            }
-            _ => state.fd.clear(),
-        };
-        if let Err(error) = result {
+        let deadline = state.deadline.filter(|_| !state.suspended);
+        let deadline = deadline.map(|deadline| self.clock.monotonic_at(deadline));
+        if let Err(error) = state.fd.set(deadline) {
             tracing::error!(%error, "a timer could not be set");
         }
     }

@@ -12,7 +12,7 @@ mod spice;
 use std::collections::BTreeMap;
 
 use super::path::{JsonPath, at};
-use super::policy::{LostTicks, OnResume};
+use super::policy::LostTicks;
 use super::problem::{Kind, Problem};
 use super::slots::Slots;
 use super::spec::MachineSpec;
@@ -109,7 +109,6 @@ impl Checker<'_> {
     }
 
     fn refuse_what_is_not_built(&mut self, config: &Config) {
-        let clock = config.clock.unwrap_or_default();
         let missing = [
             (!config.nets.is_empty(), at!("nets"), "network cards"),
             (
@@ -131,11 +130,6 @@ impl Checker<'_> {
                 config.rng.is_some(),
                 at!("rng"),
                 "the virtio source of random numbers",
-            ),
-            (
-                clock.on_resume == Some(OnResume::Continue),
-                at!("clock", "on_resume"),
-                "a clock that goes on from where it stopped",
             ),
         ];
         for (asked, path, what) in missing {
