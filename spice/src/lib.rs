@@ -59,8 +59,9 @@
 //!
 //! Clients are hostile until proven otherwise: every length is checked before memory is reserved,
 //! every stage of a link has a time limit, a client that breaks the protocol loses its session and
-//! nobody else's. Passwords are compared in constant time. There is no TLS yet, so listen on
-//! loopback or a Unix socket, or put a proxy in front.
+//! nobody else's. Passwords are compared in constant time. A [`Listener`] speaks TLS if it is given a
+//! [`tls::Tls`], and [`Config::secure_channels`] says which channels insist on that. Browsers connect
+//! to the same ports by WebSocket, if their page comes from the same host.
 
 #![forbid(unsafe_code)]
 
@@ -84,6 +85,8 @@ mod server;
 mod session;
 pub mod source;
 mod ticket;
+pub mod tls;
+mod transport;
 mod wire;
 
 pub use address::{AddressError, ListenAddress};
@@ -107,3 +110,4 @@ pub use source::{
     HeadRequest, Layout, PixelFormat, Update,
 };
 pub use ticket::Permissions;
+pub use transport::{Console, ConsoleError, Origin, OriginError, Security};

@@ -5,11 +5,14 @@ use std::net::{TcpListener, ToSocketAddrs};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 
 use crate::address::{AddressError, ListenAddress, MAX_PATH};
+use crate::tls::Tls;
+use crate::transport::Security;
 use crate::wire::BoxedStream;
 
 /// Why a listener could not be made.
@@ -43,6 +46,7 @@ pub enum ListenError {
 pub struct Listener {
     address: ListenAddress,
     socket: Socket,
+    tls: Option<Arc<Tls>>,
 }
 
 #[derive(Debug)]
@@ -85,6 +89,19 @@ impl Listener {
         }
     }
 
+    /// The same listener for TLS only. Who connects to it plainly is told so.
+    #[must_use]
+    pub fn secured(self, tls: Arc<Tls>) -> Self {
+        let tls = Some(tls);
+        Self { tls, ..self }
+    }
+
+    /// Whether it takes TLS only.
+    #[must_use]
+    pub fn is_secured(&self) -> bool {
+        self.tls.is_some()
+    }
+
     /// Where it listens really: the port is never 0.
     #[must_use]
     pub fn address(&self) -> &ListenAddress {
@@ -107,6 +124,7 @@ impl Listener {
                 port,
             },
             socket: Socket::Tcp(socket),
+            tls: None,
         })
     }
 
@@ -137,13 +155,14 @@ impl Listener {
         Ok(Self {
             address: address.clone(),
             socket: Socket::Unix(socket, file),
+            tls: None,
         })
     }
 
-    pub(crate) fn into_acceptor(self) -> Result<Acceptor, ListenError> {
+    pub(crate) fn into_acceptor(self) -> Result<(Acceptor, Option<Arc<Tls>>), ListenError> {
         let address = self.address;
         let system = |source| system_error(&address, source);
-        Ok(match self.socket {
+        let acceptor = match self.socket {
             Socket::Tcp(socket) => {
                 Acceptor::Tcp(tokio::net::TcpListener::from_std(socket).map_err(system)?)
             }
@@ -151,7 +170,8 @@ impl Listener {
                 tokio::net::UnixListener::from_std(socket).map_err(system)?,
                 file,
             ),
-        })
+        };
+        Ok((acceptor, self.tls))
     }
 }
 
@@ -164,6 +184,14 @@ fn system_error(address: &ListenAddress, source: io::Error) -> ListenError {
             source,
         }
     }
+}
+
+/// Somebody who has connected and said nothing yet.
+pub(crate) struct Connection {
+    pub(crate) stream: BoxedStream,
+    pub(crate) security: Security,
+    /// Who it is: address and port, or the process behind a Unix socket.
+    pub(crate) peer: String,
 }
 
 /// A listener that a runtime drives.
@@ -186,8 +214,8 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const USER_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Acceptor {
-    /// The next connection, and the name of who made it.
-    pub(crate) async fn accept(&self) -> io::Result<(BoxedStream, String)> {
+    /// The next connection.
+    pub(crate) async fn accept(&self) -> io::Result<Connection> {
         match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
@@ -199,14 +227,22 @@ impl Acceptor {
                     .with_interval(KEEPALIVE_INTERVAL);
                 let _ = socket.set_tcp_keepalive(&keepalive);
                 let _ = socket.set_tcp_user_timeout(Some(USER_TIMEOUT));
-                Ok((Box::new(stream), peer.to_string()))
+                Ok(Connection {
+                    stream: Box::new(stream),
+                    security: Security::Plain,
+                    peer: peer.to_string(),
+                })
             }
             Self::Unix(listener, _) => {
                 let (stream, _) = listener.accept().await?;
                 let _ = SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER);
                 let peer = stream.peer_cred().ok().and_then(|cred| cred.pid());
                 let peer = peer.map_or_else(|| "unix".to_owned(), |pid| format!("unix:pid={pid}"));
-                Ok((Box::new(stream), peer))
+                Ok(Connection {
+                    stream: Box::new(stream),
+                    security: Security::Local,
+                    peer,
+                })
             }
         }
     }

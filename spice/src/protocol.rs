@@ -254,6 +254,7 @@ pub(crate) enum LinkResult {
     InvalidMagic = 2,
     InvalidData = 3,
     VersionMismatch = 4,
+    NeedSecured = 5,
     PermissionDenied = 7,
     BadConnectionId = 8,
     ChannelNotAvailable = 9,

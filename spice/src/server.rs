@@ -4,6 +4,7 @@
 pub mod fuzzing;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use parking_lot::Mutex;
 use rand::Rng;
 use tokio::sync::{Semaphore, watch};
 
+use crate::address::ListenAddress;
 use crate::channel::{self, Context};
 use crate::clock::MediaClock;
 use crate::devices::{Devices, Shared};
@@ -18,10 +20,12 @@ use crate::link::auth::Auth;
 use crate::link::keys::KeyStore;
 use crate::link::message::LinkMessage;
 use crate::link::{self, Refusal};
-use crate::listener::{ListenError, Listener};
+use crate::listener::{Connection, ListenError, Listener};
 use crate::protocol::{ChannelKind, LinkResult};
 use crate::session::{Ending, ServerInfo, Session, SessionEvent, SessionObserver};
 use crate::ticket::Permissions;
+use crate::tls::{SecureChannels, Tls};
+use crate::transport::{self, Console, Opened, Origin, Security, Site};
 use crate::wire::BoxedStream;
 
 /// What a server is told at its start.
@@ -35,6 +39,12 @@ pub struct Config {
     pub auth: Auth,
     /// Sessions at a time.
     pub max_sessions: usize,
+    /// Which channels a plain TCP connection can't have.
+    pub secure_channels: SecureChannels,
+    /// What a browser is shown that opens the server's port.
+    pub console: Option<Console>,
+    /// Whose web pages may connect by WebSocket; those of the server's own host always may.
+    pub origins: Vec<Origin>,
 }
 
 impl Default for Config {
@@ -44,6 +54,9 @@ impl Default for Config {
             uuid: None,
             auth: Auth::None,
             max_sessions: 128,
+            secure_channels: SecureChannels::None,
+            console: None,
+            origins: Vec::new(),
         }
     }
 }
@@ -67,6 +80,8 @@ pub struct Server {
     mouse_changes: watch::Sender<()>,
     lock_changes: watch::Sender<()>,
     clock: MediaClock,
+    /// The port of a TLS listener; 0 while there is none.
+    secure_port: AtomicU16,
 }
 
 impl Server {
@@ -86,6 +101,7 @@ impl Server {
             mouse_changes: watch::Sender::new(()),
             lock_changes: watch::Sender::new(()),
             clock,
+            secure_port: AtomicU16::new(0),
         })
     }
 
@@ -98,7 +114,10 @@ impl Server {
     /// If the runtime cannot drive the listener or no thread can be started.
     pub async fn serve(self: Arc<Self>, listener: Listener) -> Result<(), ListenError> {
         let address = listener.address().clone();
-        let acceptor = listener.into_acceptor()?;
+        let (acceptor, tls) = listener.into_acceptor()?;
+        if let (Some(_), ListenAddress::Tcp { port, .. }) = (&tls, &address) {
+            self.secure_port.store(*port, Ordering::Relaxed);
+        }
         if self.keys.get().is_none() {
             let keys = KeyStore::start().map_err(|source| ListenError::System {
                 address: address.clone(),
@@ -114,8 +133,8 @@ impl Server {
                 _ = shutdown.wait_for(|&down| down) => return Ok(()),
             };
             match accepted {
-                Ok((stream, peer)) => {
-                    tokio::spawn(self.clone().welcome(stream, peer));
+                Ok(connection) => {
+                    tokio::spawn(self.clone().welcome(connection, tls.clone()));
                 }
                 Err(error) => {
                     tracing::warn!(%address, %error, "cannot take a connection");
@@ -200,21 +219,29 @@ impl Server {
     }
 
     /// Serves one connection to its end.
-    async fn welcome(self: Arc<Self>, mut stream: BoxedStream, peer: String) {
+    async fn welcome(self: Arc<Self>, connection: Connection, tls: Option<Arc<Tls>>) {
         let permit = self.links.try_acquire();
-        let linked = match &permit {
-            Ok(_) => self.link(&mut stream, &peer).await,
+        let Connection {
+            stream,
+            security,
+            peer,
+        } = connection;
+        let opened = match &permit {
+            Ok(_) => transport::open(stream, security, tls.as_deref(), self.site()).await,
             Err(_) => Err(Refusal::TooManyLinks),
         };
-        match linked {
+        let (mut stream, security) = match opened {
+            Ok(Opened::Link(stream, security)) => (stream, security),
+            Ok(Opened::Served) => return,
+            Err(refusal) => return self.refused(peer, &refusal),
+        };
+        match self.link(&mut stream, security, &peer).await {
             Ok((context, wanted)) => {
                 drop(permit);
                 self.attend(context, stream, &wanted).await;
             }
             Err(refusal) => {
-                let reason = refusal.to_string();
-                tracing::info!(peer, reason, "SPICE connection refused");
-                self.observer.event(SessionEvent::Refused { peer, reason });
+                self.refused(peer, &refusal);
                 if refusal.code().is_some() {
                     link::part(&mut stream).await;
                 }
@@ -222,16 +249,42 @@ impl Server {
         }
     }
 
+    fn refused(&self, peer: String, refusal: &Refusal) {
+        let reason = refusal.to_string();
+        tracing::info!(peer, reason, "SPICE connection refused");
+        self.observer.event(SessionEvent::Refused { peer, reason });
+    }
+
+    /// What browsers find here.
+    fn site(&self) -> Site<'_> {
+        let Config {
+            name,
+            console,
+            origins,
+            secure_channels,
+            ..
+        } = &self.config;
+        let port = self.secure_port.load(Ordering::Relaxed);
+        let secured = port != 0 && secure_channels.contains(ChannelKind::Main);
+        Site {
+            title: name,
+            console: console.as_ref(),
+            origins,
+            secure_port: secured.then_some(port),
+        }
+    }
+
     /// The link stage: makes a connection a channel of a session.
     async fn link(
         self: &Arc<Self>,
         stream: &mut BoxedStream,
+        security: Security,
         peer: &str,
     ) -> Result<(Context, LinkMessage), Refusal> {
-        let wanted = link::hello(stream).await?;
+        let wanted = link::hello(stream, security, &self.config.secure_channels).await?;
         let keys = self.keys.get().ok_or(Refusal::Unavailable)?;
         let admitted = match link::authenticate(stream, &wanted, keys, &self.config.auth).await {
-            Ok(()) => self.admit(&wanted, peer),
+            Ok(()) => self.admit(&wanted, peer, security),
             Err(refusal) => Err(refusal),
         };
         let result = match &admitted {
@@ -252,7 +305,12 @@ impl Server {
 
     /// Finds or makes the session and opens the channel in it. Only asked after authentication, so
     /// that strangers learn nothing about sessions.
-    fn admit(self: &Arc<Self>, wanted: &LinkMessage, peer: &str) -> Result<Context, Refusal> {
+    fn admit(
+        self: &Arc<Self>,
+        wanted: &LinkMessage,
+        peer: &str,
+        security: Security,
+    ) -> Result<Context, Refusal> {
         let no_channel = Refusal::NoSuchChannel {
             kind: wanted.channel_type,
             id: wanted.channel_id,
@@ -280,7 +338,9 @@ impl Server {
         if !session.permissions().allows(kind) {
             return Err(Refusal::NotPermitted { kind });
         }
-        let channel = session.open(kind, wanted.channel_id).ok_or(no_channel)?;
+        let channel = session
+            .open(kind, wanted.channel_id, security)
+            .ok_or(no_channel)?;
         Ok(Context {
             server: self.clone(),
             session,

@@ -10,6 +10,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::protocol::{ChannelKind, MouseMode};
 use crate::ticket::Permissions;
+use crate::transport::Security;
 use crate::wire::Traffic;
 
 /// Why a channel or a whole session ended.
@@ -154,6 +155,8 @@ pub struct ChannelInfo {
     pub kind: ChannelKind,
     /// Which one of that kind.
     pub id: u8,
+    /// What keeps others from listening to it.
+    pub security: Security,
     /// Bytes that came from the client, without the link stage.
     pub bytes_in: u64,
     /// Bytes that went to the client, without the link stage.
@@ -175,6 +178,7 @@ pub(crate) struct Session {
 pub(crate) struct Channel {
     pub(crate) kind: ChannelKind,
     pub(crate) id: u8,
+    pub(crate) security: Security,
     pub(crate) traffic: Arc<Traffic>,
     pub(crate) replaced: Notify,
 }
@@ -224,7 +228,12 @@ impl Session {
     }
 
     /// Opens a channel; the same one opened before ends. `None` if there are too many.
-    pub(crate) fn open(&self, kind: ChannelKind, id: u8) -> Option<Arc<Channel>> {
+    pub(crate) fn open(
+        &self,
+        kind: ChannelKind,
+        id: u8,
+        security: Security,
+    ) -> Option<Arc<Channel>> {
         let mut channels = self.channels.lock();
         channels.retain(|channel| {
             let same = channel.kind == kind && channel.id == id;
@@ -239,6 +248,7 @@ impl Session {
         let channel = Arc::new(Channel {
             kind,
             id,
+            security,
             traffic: Arc::default(),
             replaced: Notify::new(),
         });
@@ -284,6 +294,7 @@ impl Session {
                 .map(|channel| ChannelInfo {
                     kind: channel.kind,
                     id: channel.id,
+                    security: channel.security,
                     bytes_in: channel.traffic.received.load(Ordering::Relaxed),
                     bytes_out: channel.traffic.sent.load(Ordering::Relaxed),
                 })

@@ -49,7 +49,7 @@ fn changed(at: usize, value: u32) -> Vec<u8> {
 
 #[test]
 fn another_protocol_is_told_so() {
-    assert_refused(&open(), b"GET / HTTP/1.1\r\n\r\n", 2);
+    assert_refused(&open(), b"SSH-2.0-OpenSSH_9.2\r\n", 2);
 }
 
 #[test]

@@ -20,6 +20,8 @@ use crate::link::auth::Auth;
 use crate::link::keys::{KeyStore, TICKET_LEN};
 use crate::link::message::{HEADER_LEN, LinkMessage};
 use crate::protocol::{ChannelKind, LinkResult};
+use crate::tls::SecureChannels;
+use crate::transport::Security;
 use crate::wire::BoxedStream;
 
 /// For header and link message.
@@ -60,6 +62,18 @@ pub(crate) enum Refusal {
     TooManyLinks,
     #[error("it took too long to {stage}")]
     TooSlow { stage: &'static str },
+    #[error("it asks for the {kind} channel without TLS, which that channel wants")]
+    NeedSecured { kind: ChannelKind },
+    #[error("it does not speak TLS, and this port speaks nothing else")]
+    NotTls,
+    #[error("it speaks TLS, and this port does not")]
+    UnexpectedTls,
+    #[error("the TLS handshake failed: {reason}")]
+    TlsFailed { reason: String },
+    #[error("a web page of {origin:?} may not connect; spice.origins can allow it")]
+    ForeignPage { origin: String },
+    #[error("its HTTP is broken: {reason}")]
+    BadHttp { reason: String },
     #[error("it left in the middle of the link")]
     Vanished,
     #[error("the server shuts down or can make no keys")]
@@ -81,7 +95,14 @@ impl Refusal {
             Self::NoSuchChannel { .. } | Self::NotPermitted { .. } => {
                 LinkResult::ChannelNotAvailable
             }
-            Self::TooSlow { .. } | Self::Vanished | Self::TooManyLinks => return None,
+            Self::NeedSecured { .. } | Self::NotTls => LinkResult::NeedSecured,
+            Self::TooSlow { .. }
+            | Self::Vanished
+            | Self::TooManyLinks
+            | Self::UnexpectedTls
+            | Self::TlsFailed { .. }
+            | Self::ForeignPage { .. }
+            | Self::BadHttp { .. } => return None,
         })
     }
 }
@@ -92,21 +113,31 @@ impl From<io::Error> for Refusal {
     }
 }
 
-/// Reads what the client wants; tells it if that is nonsense.
-pub(crate) async fn hello(stream: &mut BoxedStream) -> Result<LinkMessage, Refusal> {
+/// Reads what the client wants; tells it if that is nonsense, or not to be had by such a connection.
+pub(crate) async fn hello(
+    stream: &mut BoxedStream,
+    security: Security,
+    secured: &SecureChannels,
+) -> Result<LinkMessage, Refusal> {
     let read = async {
         let mut header = [0; HEADER_LEN];
         stream.read_exact(&mut header).await?;
         let mut body = vec![0; message::parse_header(&header)?];
         stream.read_exact(&mut body).await?;
-        LinkMessage::parse(&body)
+        let wanted = LinkMessage::parse(&body)?;
+        match ChannelKind::from_wire(wanted.channel_type) {
+            Some(kind) if security == Security::Plain && secured.contains(kind) => {
+                Err(Refusal::NeedSecured { kind })
+            }
+            _ => Ok(wanted),
+        }
     };
     match within(HELLO_TIME, "say what it wants", read).await {
         Ok(wanted) => Ok(wanted),
         Err(refusal) => {
             if let Some(code) = refusal.code() {
                 let reply = message::refuse(code);
-                let _ = timeout(REPLY_TIME, stream.write_all(&reply)).await;
+                let _ = timeout(REPLY_TIME, tell(stream, &reply)).await;
             }
             Err(refusal)
         }
@@ -131,9 +162,7 @@ pub(crate) async fn authenticate(
         };
         let capabilities = ChannelKind::from_wire(wanted.channel_type)
             .map_or(&[] as &[u32], ChannelKind::capabilities);
-        stream
-            .write_all(&message::welcome(&public, capabilities))
-            .await?;
+        tell(stream, &message::welcome(&public, capabilities)).await?;
         Ok(secret)
     };
     let secret = within(REPLY_TIME, "take the reply", reply).await?;
@@ -165,8 +194,14 @@ const AUTH_SPICE: u32 = 1;
 
 /// Sends the result of the whole stage.
 pub(crate) async fn conclude(stream: &mut BoxedStream, result: LinkResult) -> Result<(), Refusal> {
-    let send = async { Ok(stream.write_u32_le(result as u32).await?) };
+    let send = async { Ok(tell(stream, &(result as u32).to_le_bytes()).await?) };
     within(REPLY_TIME, "take the result", send).await
+}
+
+/// Writes all, also out of the buffers that TLS and WebSocket have.
+pub(crate) async fn tell(stream: &mut BoxedStream, bytes: &[u8]) -> io::Result<()> {
+    stream.write_all(bytes).await?;
+    stream.flush().await
 }
 
 /// Closes a refused connection so that the client surely reads why. Closing with bytes unread would
@@ -185,7 +220,7 @@ pub(crate) async fn part(stream: &mut BoxedStream) {
     let _ = timeout(PART_TIME, drain).await;
 }
 
-async fn within<T>(
+pub(crate) async fn within<T>(
     time: Duration,
     stage: &'static str,
     work: impl Future<Output = Result<T, Refusal>>,

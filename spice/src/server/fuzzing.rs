@@ -8,6 +8,8 @@ use super::Server;
 pub use crate::link::keys::FixedKey;
 use crate::link::keys::KeyStore;
 use crate::link::message::{self, LinkMessage};
+use crate::listener::Connection;
+use crate::transport::Security;
 
 /// Who the connections are from.
 const PEER: &str = "fuzz";
@@ -39,7 +41,12 @@ pub async fn connection(
     server: Arc<Server>,
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
 ) {
-    server.welcome(Box::new(stream), PEER.to_owned()).await;
+    let connection = Connection {
+        stream: Box::new(stream),
+        security: Security::Plain,
+        peer: PEER.to_owned(),
+    };
+    server.welcome(connection, None).await;
 }
 
 /// Serves a channel to its end, as if its link had come to a good end with this link message.
@@ -52,7 +59,7 @@ pub async fn channel(
     let Ok(wanted) = LinkMessage::parse(link) else {
         return false;
     };
-    match server.admit(&wanted, PEER) {
+    match server.admit(&wanted, PEER, Security::Plain) {
         Ok(context) => {
             server.attend(context, Box::new(stream), &wanted).await;
             true

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use caraway_spice::tls::Tls;
 use caraway_spice::{
     Config, Devices, DisplaySource, Framebuffer, InputSink, Key, ListenAddress, Listener, Locks,
     PointerEvent, Server, SessionEvent, SessionObserver, Size,
@@ -86,12 +87,27 @@ pub fn wait_for<T>(name: &str, mut what: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// A connection on which nothing waits for ever.
+pub fn tcp(address: &str) -> TcpStream {
+    let stream = TcpStream::connect(address).expect("the server listens");
+    stream
+        .set_read_timeout(Some(PATIENCE))
+        .expect("the option exists");
+    stream
+        .set_write_timeout(Some(PATIENCE))
+        .expect("the option exists");
+    stream.set_nodelay(true).expect("the option exists");
+    stream
+}
+
 /// A server, mostly of one screen, on a thread that drives its runtime.
 pub struct Fixture {
     pub server: Arc<Server>,
     pub screen: Arc<Framebuffer>,
     pub notes: Arc<Notes>,
     pub address: String,
+    /// Where it speaks TLS, if it does.
+    pub secure_address: String,
     thread: Option<thread::JoinHandle<()>>,
 }
 
@@ -99,6 +115,16 @@ impl Fixture {
     pub fn new(config: Config, size: Size) -> Self {
         let screen = Framebuffer::new(size);
         Self::with_sources(config, screen.clone(), vec![screen])
+    }
+
+    /// A server that speaks TLS on a port of its own.
+    pub fn secured(config: Config, size: Size, tls: &Arc<Tls>) -> Self {
+        let screen = Framebuffer::new(size);
+        let devices = Devices {
+            displays: vec![screen.clone()],
+            ..Devices::default()
+        };
+        Self::with_listeners(config, screen, devices, Some(tls))
     }
 
     pub fn with_sources(
@@ -115,6 +141,15 @@ impl Fixture {
 
     /// A server of these devices, with one screen to play with. What clients type is noted.
     pub fn with_devices(config: Config, screen: Arc<Framebuffer>, devices: Devices) -> Self {
+        Self::with_listeners(config, screen, devices, None)
+    }
+
+    fn with_listeners(
+        config: Config,
+        screen: Arc<Framebuffer>,
+        devices: Devices,
+        tls: Option<&Arc<Tls>>,
+    ) -> Self {
         let notes = Arc::new(Notes::default());
         let devices = Devices {
             inputs: notes.clone(),
@@ -122,8 +157,13 @@ impl Fixture {
         };
         let server = Server::new(config, devices, notes.clone());
         let any: ListenAddress = "127.0.0.1:0".parse().expect("it is well formed");
-        let listener = Listener::bind(&any).expect("some port is free");
+        let bind = || Listener::bind(&any).expect("some port is free");
+        let listener = bind();
         let address = listener.address().to_string();
+        let secure = tls.map(|tls| bind().secured(tls.clone()));
+        let secure_address = secure
+            .as_ref()
+            .map(|listener| listener.address().to_string());
         let served = server.clone();
         let thread = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -131,6 +171,9 @@ impl Fixture {
                 .build()
                 .expect("a runtime can be made");
             runtime.block_on(async {
+                if let Some(secure) = secure {
+                    tokio::spawn(served.clone().serve(secure));
+                }
                 served.clone().serve(listener).await.expect("it listens");
                 served.closed().await;
             });
@@ -140,21 +183,14 @@ impl Fixture {
             screen,
             notes,
             address,
+            secure_address: secure_address.unwrap_or_default(),
             thread: Some(thread),
         }
     }
 
     /// A client that says nothing yet.
     pub fn connect(&self) -> Raw {
-        let stream = TcpStream::connect(&self.address).expect("the server listens");
-        stream
-            .set_read_timeout(Some(PATIENCE))
-            .expect("the option exists");
-        stream
-            .set_write_timeout(Some(PATIENCE))
-            .expect("the option exists");
-        stream.set_nodelay(true).expect("the option exists");
-        Raw(stream)
+        Raw(Box::new(tcp(&self.address)))
     }
 
     pub fn link(&self, channel: u8, connection: u32) -> Result<Channel, u32> {
@@ -236,8 +272,12 @@ impl Link<'_> {
     }
 }
 
+/// What carries a connection.
+pub trait Duplex: Read + Write + Send {}
+impl<T: Read + Write + Send> Duplex for T {}
+
 /// A connection that is not a channel yet.
-pub struct Raw(pub TcpStream);
+pub struct Raw(pub Box<dyn Duplex>);
 
 impl Raw {
     pub fn write(&mut self, bytes: &[u8]) {
