@@ -1,0 +1,206 @@
+//! The driver's side of the device: its memory, and what it does with it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use caraway_devices::pci::PciFunction;
+use caraway_devices::{Clock, InterruptLine, RealClock};
+use caraway_qxl::{Qxl, QxlConfig, QxlError};
+
+/// Where the firmware would have placed the BARs.
+const RAM_BASE: u64 = 0x8000_0000;
+const VRAM_BASE: u64 = 0xc000_0000;
+const BAR_RAM: u8 = 0;
+const BAR_PORTS: u8 = 3;
+
+const PORT_NOTIFY_CMD: u64 = 0;
+const PORT_RESET: u64 = 5;
+const PORT_MEMSLOT_ADD: u64 = 8;
+const PORT_CREATE_PRIMARY: u64 = 12;
+const PORT_DESTROY_PRIMARY: u64 = 13;
+
+/// The header at the end of BAR 0, and what is in it.
+const HEADER_LEN: u64 = 8192;
+const COMMAND_RING: u64 = 0x100c;
+const CURSOR_RING: u64 = 0x1220;
+const MEM_SLOT: u64 = 0x149c;
+const CREATE_SURFACE: u64 = 0x14ac;
+/// Entries of the command and the cursor ring.
+const RING_LEN: u32 = 32;
+/// `QXL_CMD_CURSOR`.
+const CURSOR: u32 = 3;
+
+const RAM: u64 = 512 << 20;
+const VRAM: u64 = 512 << 20;
+const VGAMEM: u64 = 64 << 20;
+
+/// The guest has no memory of this size left.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} bytes are more than this replay has memory for")]
+pub struct OutOfMemory(usize);
+
+struct NoLine;
+
+impl InterruptLine for NoLine {
+    fn set(&self, _level: bool) {}
+}
+
+/// A guest with a driver that polls.
+pub struct Guest {
+    qxl: Arc<Qxl>,
+    /// Where the next structure goes; commands are done when they are pushed, so each finds all
+    /// memory free.
+    next: u64,
+    /// Where off-screen surfaces are in BAR 1: their ends by their starts.
+    surfaces: BTreeMap<u64, (u64, u32)>,
+    has_primary: bool,
+}
+
+impl Guest {
+    /// A guest that has just loaded its driver.
+    ///
+    /// # Errors
+    /// The host has no memory for the device.
+    pub fn new() -> Result<Self, QxlError> {
+        let config = QxlConfig {
+            ram: RAM,
+            vram: VRAM,
+            vgamem: VGAMEM,
+            ..QxlConfig::default()
+        };
+        let clock: Arc<dyn Clock> = RealClock::new();
+        let qxl = Qxl::new(config, Arc::new(NoLine), clock)?;
+        {
+            let mut space = qxl.config().lock();
+            space.write(0x10, &(RAM_BASE as u32).to_le_bytes());
+            space.write(0x14, &(VRAM_BASE as u32).to_le_bytes());
+            space.write(0x04, &[7, 0]);
+        }
+        let guest = Self {
+            qxl,
+            next: VGAMEM,
+            surfaces: BTreeMap::new(),
+            has_primary: false,
+        };
+        guest.out(PORT_RESET, 0);
+        for (slot, start, end) in [
+            (1, RAM_BASE, RAM_BASE + RAM - HEADER_LEN),
+            (2, VRAM_BASE, VRAM_BASE + VRAM),
+        ] {
+            guest.write_header(MEM_SLOT, &start.to_le_bytes());
+            guest.write_header(MEM_SLOT + 8, &end.to_le_bytes());
+            guest.out(PORT_MEMSLOT_ADD, slot);
+        }
+        Ok(guest)
+    }
+
+    /// The device.
+    pub fn qxl(&self) -> &Arc<Qxl> {
+        &self.qxl
+    }
+
+    fn out(&self, port: u64, value: u8) {
+        self.qxl.bar_write(BAR_PORTS, port, &[value]);
+    }
+
+    fn write_header(&self, at: u64, bytes: &[u8]) {
+        self.qxl.bar_write(BAR_RAM, RAM - HEADER_LEN + at, bytes);
+    }
+
+    fn word(&self, at: u64) -> u32 {
+        let mut bytes = [0; 4];
+        self.qxl
+            .bar_read(BAR_RAM, RAM - HEADER_LEN + at, &mut bytes);
+        u32::from_le_bytes(bytes)
+    }
+
+    /// Puts bytes somewhere, until the next command is done; their `QXLPHYSICAL`.
+    ///
+    /// # Errors
+    /// There is no room.
+    pub fn put(&mut self, bytes: &[u8]) -> Result<u64, OutOfMemory> {
+        let end = self.next + (bytes.len() as u64).next_multiple_of(16);
+        if end > RAM - HEADER_LEN {
+            return Err(OutOfMemory(bytes.len()));
+        }
+        let address = 1 << 56 | self.next;
+        self.qxl.bar_write(BAR_RAM, self.next, bytes);
+        self.next = end;
+        Ok(address)
+    }
+
+    /// Finds memory for an off-screen surface, puts `bytes` there, and keeps it until
+    /// [`free_surface`](Self::free_surface).
+    ///
+    /// # Errors
+    /// There is no room.
+    pub fn put_surface(&mut self, id: u32, len: u64, bytes: &[u8]) -> Result<u64, OutOfMemory> {
+        let starts = std::iter::once(0).chain(self.surfaces.values().map(|(end, _)| *end));
+        let start = starts
+            .filter(|&start| {
+                let next = self.surfaces.range(start..).next();
+                start + len <= next.map_or(VRAM, |(next, _)| *next)
+            })
+            .min()
+            .ok_or(OutOfMemory(len as usize))?;
+        let end = (start + len.max(1)).next_multiple_of(4096);
+        self.surfaces.insert(start, (end, id));
+        self.qxl.bar_write(1, start, bytes);
+        Ok(2 << 56 | start)
+    }
+
+    /// An off-screen surface is gone.
+    pub fn free_surface(&mut self, id: u32) {
+        self.surfaces.retain(|_, (_, owner)| *owner != id);
+    }
+
+    /// All of them are.
+    pub fn free_surfaces(&mut self) {
+        self.surfaces.clear();
+    }
+
+    /// Makes a primary surface of these `QXLSurfaceCreate` words (width to type), with these pixels.
+    ///
+    /// # Errors
+    /// It is larger than the frame buffer.
+    pub fn create_primary(&mut self, words: [u32; 8], pixels: &[u8]) -> Result<(), OutOfMemory> {
+        if pixels.len() as u64 > VGAMEM {
+            return Err(OutOfMemory(pixels.len()));
+        }
+        self.destroy_primary();
+        self.qxl.bar_write(BAR_RAM, 0, pixels);
+        let mut surface: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        surface.extend((1_u64 << 56).to_le_bytes());
+        self.write_header(CREATE_SURFACE, &surface);
+        self.out(PORT_CREATE_PRIMARY, 0);
+        self.has_primary = true;
+        self.qxl.process();
+        Ok(())
+    }
+
+    /// The primary surface is gone.
+    pub fn destroy_primary(&mut self) {
+        if std::mem::take(&mut self.has_primary) {
+            self.out(PORT_DESTROY_PRIMARY, 0);
+            self.qxl.process();
+        }
+    }
+
+    /// Has the command at `address` done, and all memory free again.
+    pub fn run(&mut self, kind: u32, address: u64) {
+        let ring = if kind == CURSOR {
+            CURSOR_RING
+        } else {
+            COMMAND_RING
+        };
+        let producer = self.word(ring + 4);
+        let mut item = address.to_le_bytes().to_vec();
+        item.extend(u64::from(kind).to_le_bytes());
+        self.write_header(ring + 20 + u64::from(producer % RING_LEN) * 16, &item);
+        self.write_header(ring + 4, &producer.wrapping_add(1).to_le_bytes());
+        self.out(PORT_NOTIFY_CMD, 0);
+        self.qxl.process();
+        // Commands have no id, so none comes back; all are done.
+        self.next = VGAMEM;
+    }
+}

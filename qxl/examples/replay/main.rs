@@ -1,0 +1,295 @@
+//! Plays a QXL recording to SPICE clients, through the device, with no virtual machine.
+//!
+//! ```text
+//! cargo run --release -p caraway-qxl --example replay -- FILE.rec[.zst] --listen 127.0.0.1:5900 --wait-client
+//! remote-viewer spice://127.0.0.1:5900
+//! ```
+//!
+//! Recordings are the reference server's (`SPICE_WORKER_RECORD_FILENAME`), as text or compressed
+//! with zstd. With `--delay 10ms` there is that much time between two commands. The program ends
+//! once every client has everything, and prints what it took.
+
+mod command;
+mod guest;
+mod recording;
+
+use std::error::Error;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Seek};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use caraway_spice::{Config, Devices, ListenAddress, Listener, Server};
+use command::{CommandError, Transcript};
+use guest::Guest;
+use recording::{EventKind, Recording, RecordingError};
+
+const USAGE: &str =
+    "replay FILE.rec[.zst] [--listen ADDRESS] [--delay 10ms] [--wait-client] [--save FILE.ppm]";
+
+/// What a zstd file begins with.
+const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+/// The largest window that `zstd --long=31` makes.
+const ZSTD_WINDOW_LOG: u32 = 31;
+
+/// Requests that a recording has, by the reference's numbers.
+const DESTROY_SURFACES: [u32; 2] = [19, 28];
+const CREATE_PRIMARY: [u32; 2] = [20, 29];
+const DESTROY_PRIMARY: [u32; 2] = [21, 30];
+
+/// How long clients must be quiet to have everything.
+const QUIET: Duration = Duration::from_millis(300);
+const POLL: Duration = Duration::from_millis(10);
+
+struct Options {
+    file: PathBuf,
+    listen: ListenAddress,
+    delay: Duration,
+    wait_client: bool,
+    save: Option<PathBuf>,
+}
+
+impl Options {
+    fn parse(mut words: impl Iterator<Item = String>) -> Result<Self, Box<dyn Error>> {
+        let mut file = None;
+        let mut listen = "127.0.0.1:5900".parse()?;
+        let (mut delay, mut wait_client, mut save) = (Duration::ZERO, false, None);
+        while let Some(word) = words.next() {
+            let mut value = || words.next().ok_or(format!("{word} needs a value"));
+            match word.as_str() {
+                "--listen" => listen = value()?.parse()?,
+                "--delay" => delay = parse_delay(&value()?)?,
+                "--wait-client" => wait_client = true,
+                "--save" => save = Some(value()?.into()),
+                _ if word.starts_with("--") => {
+                    return Err(format!("unknown option {word}\nusage: {USAGE}").into());
+                }
+                _ => file = Some(word.into()),
+            }
+        }
+        Ok(Self {
+            file: file.ok_or(format!("which recording?\nusage: {USAGE}"))?,
+            listen,
+            delay,
+            wait_client,
+            save,
+        })
+    }
+}
+
+fn parse_delay(text: &str) -> Result<Duration, Box<dyn Error>> {
+    let wrong = || format!("--delay {text}: give it as 10ms or 500us");
+    let (number, unit) = match text.strip_suffix("ms") {
+        Some(number) => (number, 1000),
+        None => (text.strip_suffix("us").ok_or_else(wrong)?, 1),
+    };
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    Ok(Duration::from_micros(number.saturating_mul(unit)))
+}
+
+fn open(path: &Path) -> Result<Box<dyn BufRead>, Box<dyn Error>> {
+    let of_file = |error| format!("can't read {}: {error}", path.display());
+    let mut file = File::open(path).map_err(of_file)?;
+    let mut magic = Vec::new();
+    (&mut file)
+        .take(4)
+        .read_to_end(&mut magic)
+        .map_err(of_file)?;
+    file.rewind().map_err(of_file)?;
+    if magic != ZSTD_MAGIC {
+        return Ok(Box::new(BufReader::with_capacity(1 << 20, file)));
+    }
+    let mut decoder = zstd::Decoder::new(file)?;
+    decoder.window_log_max(ZSTD_WINDOW_LOG)?;
+    Ok(Box::new(BufReader::with_capacity(1 << 20, decoder)))
+}
+
+/// Gives the guest what the next event says; `false` at the end.
+fn step<R: BufRead>(recording: &mut Recording<R>, guest: &mut Guest) -> Result<Step, CommandError> {
+    let Some(event) = recording.event()? else {
+        return Ok(Step::End);
+    };
+    match event {
+        EventKind::Command(kind) => {
+            let command = Transcript { recording, guest }.command(kind)?;
+            if let Some(address) = command {
+                guest.run(kind, address);
+                return Ok(Step::Command);
+            }
+        }
+        EventKind::Request(kind) if CREATE_PRIMARY.contains(&kind) => {
+            let [width, height, stride, format]: [i128; 4] = recording.numbers("")?;
+            let [position, mouse_mode, flags, kind]: [i128; 4] = recording.numbers("")?;
+            let words = [
+                width, height, stride, format, position, mouse_mode, flags, kind,
+            ];
+            let pixels = recording.blob()?;
+            guest.create_primary(words.map(|word| word as u32), &pixels)?;
+        }
+        EventKind::Request(kind) if DESTROY_PRIMARY.contains(&kind) => guest.destroy_primary(),
+        EventKind::Request(kind) if DESTROY_SURFACES.contains(&kind) => {
+            guest.destroy_primary();
+            guest.free_surfaces();
+        }
+        EventKind::Request(_) => {}
+    }
+    Ok(Step::Request)
+}
+
+enum Step {
+    Command,
+    Request,
+    End,
+}
+
+fn save(guest: &Guest, path: &Path) -> std::io::Result<()> {
+    let Some(shot) = guest.qxl().screenshot(0) else {
+        return Err(std::io::Error::other("there is nothing on the screen"));
+    };
+    let mut ppm = format!("P6\n{} {}\n255\n", shot.size.width, shot.size.height).into_bytes();
+    let pixels = shot.pixels.as_chunks::<4>().0;
+    ppm.extend(
+        pixels
+            .iter()
+            .flat_map(|&[blue, green, red, _]| [red, green, blue]),
+    );
+    std::fs::write(path, ppm)
+}
+
+/// Bytes that all display channels have sent.
+fn sent(server: &Server) -> u64 {
+    let sessions = server.info().sessions;
+    let channels = sessions.iter().flat_map(|session| &session.channels);
+    channels.map(|channel| channel.bytes_out).sum()
+}
+
+fn has_display(server: &Server) -> bool {
+    let sessions = server.info().sessions;
+    let mut channels = sessions.iter().flat_map(|session| &session.channels);
+    channels.any(|channel| channel.kind == caraway_spice::ChannelKind::Display)
+}
+
+fn play(options: &Options, guest: &mut Guest, server: &Server) -> Result<(), Box<dyn Error>> {
+    let mut recording = Recording::new(open(&options.file)?)?;
+    while options.wait_client && !has_display(server) {
+        std::thread::sleep(POLL);
+    }
+    let start = Instant::now();
+    let mut commands = 0_u64;
+    loop {
+        match step(&mut recording, guest) {
+            Ok(Step::End) => break,
+            Ok(Step::Request) => {}
+            Ok(Step::Command) => {
+                commands += 1;
+                std::thread::sleep(options.delay);
+            }
+            Err(CommandError::Recording(RecordingError::CutShort)) => {
+                println!("the last event is cut short; it was left out");
+                break;
+            }
+            Err(error) => return Err(format!("{}: {error}", options.file.display()).into()),
+        }
+    }
+    let played = start.elapsed();
+    if let Some(path) = &options.save {
+        save(guest, path)?;
+    }
+    let mut bytes = sent(server);
+    let mut last = Instant::now();
+    while last.elapsed() < QUIET && has_display(server) {
+        std::thread::sleep(POLL);
+        let now = sent(server);
+        if std::mem::replace(&mut bytes, now) != now {
+            last = Instant::now();
+        }
+    }
+    println!("{commands} commands in {played:.2?}, {bytes} bytes to clients");
+    Ok(())
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let options = Options::parse(std::env::args().skip(1))?;
+    let mut guest = Guest::new()?;
+    let listener = Listener::bind(&options.listen)?;
+    println!("listening on {}", listener.address());
+    let config = Config {
+        name: options.file.display().to_string(),
+        ..Config::default()
+    };
+    let devices = Devices {
+        displays: vec![guest.qxl().clone()],
+        ..Devices::default()
+    };
+    let server = Server::new(config, devices, Arc::new(()));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?;
+    let serving = runtime.spawn(server.clone().serve(listener));
+    play(&options, &mut guest, &server)?;
+    server.shutdown();
+    runtime.block_on(async {
+        // Whoever does not take the farewell goes without.
+        let _ = tokio::time::timeout(QUIET, server.closed()).await;
+        serving.await
+    })??;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A screen of 2×1 pixels, the right one filled with 0x123456.
+    const FILL: &str = "SPICE_REPLAY 1\n\
+        event 0 1 20 1\n2 1 8 32\n0 1 0 0\nbinary 0 data 8:\0\0\0\0\0\0\0\0\n\
+        event 1 1 2 5\n\
+        event 2 0 1 9\ndrawable\nrect bbox 0 1 1 2\ntype 0\neffect 1\nmm_time 1\nself_bitmap 0\n\
+        rect self_bitmap_area 0 0 0 0\nsurface_id 0\n\
+        surfaces_dest -1\nrect surfaces_rects 0 0 0 0\n\
+        surfaces_dest -1\nrect surfaces_rects 0 0 0 0\n\
+        surfaces_dest -1\nrect surfaces_rects 0 0 0 0\n\
+        type 1\ntype 1\nu.color 1193046\nrop_descriptor 8\nflags 0\npoint 0 0\nimage 0\n";
+
+    fn played(text: &str) -> Result<Guest, CommandError> {
+        let mut recording = Recording::new(text.as_bytes())?;
+        let mut guest = Guest::new().expect("the host has memory");
+        while !matches!(step(&mut recording, &mut guest)?, Step::End) {}
+        Ok(guest)
+    }
+
+    #[test]
+    fn what_was_recorded_is_drawn() {
+        let guest = played(FILL).expect("the recording is right");
+
+        let shot = guest.qxl().screenshot(0).expect("there is a screen");
+
+        assert_eq!(shot.pixels, [0, 0, 0, 0, 0x56, 0x34, 0x12, 0]);
+    }
+
+    #[test]
+    fn a_recording_that_is_cut_short_anywhere_says_so() {
+        let events = ["event 0", "event 1", "event 2"].map(|event| FILL.find(event));
+        for end in 16..FILL.len() {
+            let whole = events.contains(&Some(end));
+
+            let played = played(&FILL[..end]);
+
+            let cut = matches!(
+                played,
+                Err(CommandError::Recording(RecordingError::CutShort))
+            );
+            assert!(whole || cut, "cut at {end}");
+        }
+    }
+
+    #[test]
+    fn another_file_is_refused() {
+        assert!(matches!(
+            Recording::new("PK\x03\x04".as_bytes()).err(),
+            Some(RecordingError::NotARecording)
+        ));
+    }
+}

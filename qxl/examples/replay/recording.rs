@@ -1,0 +1,189 @@
+//! The text of a recording, token by token.
+//!
+//! A recording is what the reference server writes with `SPICE_WORKER_RECORD_FILENAME`: a first line
+//! `SPICE_REPLAY 1`, then events. An event is a line `event NUMBER WHAT TYPE TIME`, and what belongs
+//! to it: lines of a name and numbers, in a fixed order, and blobs (`binary 0 NAME SIZE:`, the bytes,
+//! a line end).
+
+use std::io::{self, BufRead, Read};
+
+/// The first line.
+const HEADER: &str = "SPICE_REPLAY 1";
+/// Bytes of the longest line that makes sense.
+const MAX_LINE: u64 = 256;
+/// Bytes of the largest blob that makes sense: a frame buffer of 8192×8192 pixels.
+const MAX_BLOB: usize = 256 << 20;
+
+/// Why a recording can't be read on.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordingError {
+    /// The first line is another.
+    #[error("it does not begin with \"{HEADER}\", so it is no QXL recording")]
+    NotARecording,
+    /// It ends within an event, as a recording of a process that was killed does.
+    #[error("it ends in the middle of an event")]
+    CutShort,
+    /// Something else was to come.
+    #[error("at byte {at}: \"{found}\" instead of {expected}")]
+    Unexpected {
+        /// Where, from the start of the text.
+        at: u64,
+        /// What is there.
+        found: String,
+        /// What should be.
+        expected: String,
+    },
+    /// The file can't be read.
+    #[error("it can't be read")]
+    Io(#[from] io::Error),
+}
+
+/// What an event is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventKind {
+    /// A command of the guest, by its `QXLCommand.type`.
+    Command(u32),
+    /// Something asked of the server, by the reference's own number.
+    Request(u32),
+}
+
+/// A recording that is being read.
+pub struct Recording<R> {
+    input: R,
+    at: u64,
+}
+
+impl<R: BufRead> Recording<R> {
+    /// Begins to read one.
+    ///
+    /// # Errors
+    /// [`RecordingError::NotARecording`], or the system's.
+    pub fn new(input: R) -> Result<Self, RecordingError> {
+        let mut recording = Self { input, at: 0 };
+        match recording.line() {
+            Ok(line) if line == HEADER => Ok(recording),
+            Err(RecordingError::Io(error)) => Err(error.into()),
+            _ => Err(RecordingError::NotARecording),
+        }
+    }
+
+    /// What the next event is about; `None` at the end.
+    ///
+    /// # Errors
+    /// Something else is there.
+    pub fn event(&mut self) -> Result<Option<EventKind>, RecordingError> {
+        if self.input.fill_buf()?.is_empty() {
+            return Ok(None);
+        }
+        let [_, what, kind, _] = self.numbers("event")?;
+        let kind = kind as u32;
+        Ok(Some(match what {
+            0 => EventKind::Command(kind),
+            _ => EventKind::Request(kind),
+        }))
+    }
+
+    /// Whether an event, or the end, comes next.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn at_event(&mut self) -> Result<bool, RecordingError> {
+        let next = self.input.fill_buf()?;
+        Ok(next.is_empty() || next.starts_with(b"e"))
+    }
+
+    /// Whether a line of this name comes next, as far as can be told without reading it.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn at_line(&mut self, name: &str) -> Result<bool, RecordingError> {
+        let next = self.input.fill_buf()?;
+        let seen = next.len().min(name.len());
+        Ok(seen > 0 && next[..seen] == name.as_bytes()[..seen])
+    }
+
+    /// A line without its end.
+    fn line(&mut self) -> Result<String, RecordingError> {
+        let mut line = Vec::new();
+        let read = (&mut self.input)
+            .take(MAX_LINE)
+            .read_until(b'\n', &mut line)?;
+        self.at += read as u64;
+        if line.pop() != Some(b'\n') {
+            return Err(RecordingError::CutShort);
+        }
+        Ok(String::from_utf8_lossy(&line).into_owned())
+    }
+
+    /// A line that is `word` alone.
+    ///
+    /// # Errors
+    /// It is another.
+    pub fn word(&mut self, word: &str) -> Result<(), RecordingError> {
+        self.numbers::<0>(word).map(drop)
+    }
+
+    /// The number in a line of this name.
+    ///
+    /// # Errors
+    /// The line has another name, or not one number.
+    pub fn number(&mut self, name: &str) -> Result<i128, RecordingError> {
+        self.numbers::<1>(name).map(|[number]| number)
+    }
+
+    /// The numbers in a line of this name, which may be empty.
+    ///
+    /// # Errors
+    /// The line has another name, or another count of numbers.
+    pub fn numbers<const N: usize>(&mut self, name: &str) -> Result<[i128; N], RecordingError> {
+        let at = self.at;
+        let line = self.line()?;
+        let unexpected = || RecordingError::Unexpected {
+            at,
+            found: line.clone(),
+            expected: format!("\"{name}\" and {N} numbers"),
+        };
+        let rest = line.strip_prefix(name).ok_or_else(unexpected)?;
+        let numbers: Result<Vec<i128>, _> = rest.split_ascii_whitespace().map(str::parse).collect();
+        let numbers = numbers.map_err(|_| unexpected())?;
+        numbers.try_into().map_err(|_| unexpected())
+    }
+
+    /// The bytes of a blob.
+    ///
+    /// # Errors
+    /// No blob is there, or it is larger than anything sensible.
+    pub fn blob(&mut self) -> Result<Vec<u8>, RecordingError> {
+        let at = self.at;
+        let mut head = Vec::new();
+        let read = (&mut self.input)
+            .take(MAX_LINE)
+            .read_until(b':', &mut head)?;
+        self.at += read as u64;
+        if head.last() != Some(&b':') && (read as u64) < MAX_LINE {
+            return Err(RecordingError::CutShort);
+        }
+        let text = String::from_utf8_lossy(&head).into_owned();
+        let size = match text.trim_end_matches(':').split(' ').collect::<Vec<_>>()[..] {
+            ["binary", "0", _, size] => size.parse().ok().filter(|&size| size <= MAX_BLOB),
+            _ => None,
+        };
+        let size: usize = size.ok_or_else(|| RecordingError::Unexpected {
+            at,
+            found: text,
+            expected: format!("\"binary 0 NAME SIZE:\" with at most {MAX_BLOB} bytes"),
+        })?;
+        let mut bytes = vec![0; size];
+        let mut end = [0];
+        for part in [&mut bytes[..], &mut end] {
+            self.input
+                .read_exact(part)
+                .map_err(|error| match error.kind() {
+                    io::ErrorKind::UnexpectedEof => RecordingError::CutShort,
+                    _ => error.into(),
+                })?;
+        }
+        self.at += size as u64 + 1;
+        Ok(bytes)
+    }
+}
