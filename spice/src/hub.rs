@@ -4,27 +4,41 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
-use crate::geometry::Rect;
-use crate::region::{Region, Scan};
+use crate::damage::{Damage, Next};
+use crate::geometry::{Rect, Size};
 use crate::source::{ClientCapabilities, DisplayObserver, DisplaySource, Update};
 
 /// What changed on a display since one client last looked. Bounded, whatever the client does.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Viewer {
     state: Mutex<ViewerState>,
-    /// Rung for every change, and by the channel's own reader.
+    /// Rung for changes that somebody waits for, and by the channel's own reader.
     pub(crate) wake: Notify,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct ViewerState {
-    damage: Region,
-    scan: Scan,
+    damage: Damage,
     layout_changed: bool,
+    /// Whether more damage is news: a sender that waits for its client's link asks by itself once
+    /// there is room, however much is drawn meanwhile.
+    waiting: bool,
 }
 
 impl Viewer {
+    fn new() -> Self {
+        Self {
+            state: Mutex::new(ViewerState {
+                damage: Damage::new(Size::default(), Instant::now()),
+                layout_changed: true,
+                waiting: true,
+            }),
+            wake: Notify::new(),
+        }
+    }
+
     /// Whether the layout changed since the last call.
     pub(crate) fn take_layout_change(&self) -> bool {
         std::mem::take(&mut self.state.lock().layout_changed)
@@ -35,30 +49,50 @@ impl Viewer {
         self.state.lock().layout_changed = true;
     }
 
-    pub(crate) fn has_damage(&self) -> bool {
-        !self.state.lock().damage.is_empty()
+    /// Forgets all damage; what is drawn on a surface of this size is damage from here on.
+    pub(crate) fn restart(&self, size: Size) {
+        self.state.lock().damage = Damage::new(size, Instant::now());
     }
 
-    /// Whether the next piece is the first of another pass over the damage.
-    pub(crate) fn begins_pass(&self) -> bool {
-        let state = self.state.lock();
-        state.damage.is_passed(&state.scan)
+    /// More damage, or damage again.
+    pub(crate) fn add_damage(&self, rect: Rect) {
+        self.state.lock().damage.add(rect);
     }
 
-    /// Forgets all damage but `whole`.
-    pub(crate) fn restart(&self, whole: Rect) {
+    /// What to send next, in about so many bytes. Unless it is a piece, [`Viewer::wake`] rings for
+    /// more damage.
+    pub(crate) fn take_damage(&self, budget: usize) -> Next {
         let mut state = self.state.lock();
-        state.damage.clear();
-        state.damage.add(whole);
-        state.scan = Scan::default();
+        let next = state.damage.take(Instant::now(), budget);
+        state.waiting = !matches!(next, Next::Piece(_));
+        next
     }
 
-    /// The next piece of damage inside of `bounds`, of at most `max_pixels`.
-    pub(crate) fn take_damage(&self, bounds: Rect, max_pixels: u32) -> Option<Rect> {
+    /// A piece took this many bytes and was sent.
+    pub(crate) fn sent_damage(&self, piece: Rect, bytes: usize) {
+        self.state.lock().damage.sent(piece, bytes, Instant::now());
+    }
+
+    /// A piece would take this many bytes, which is too much at once: it is damage again.
+    pub(crate) fn refuse_damage(&self, piece: Rect, bytes: usize) {
         let mut state = self.state.lock();
-        let state = &mut *state;
-        state.damage.clip(bounds);
-        state.damage.take(&mut state.scan, max_pixels)
+        state.damage.learn(piece, bytes);
+        state.damage.add(piece);
+    }
+
+    fn updated(&self, updates: &[Update]) {
+        let ring = {
+            let mut state = self.state.lock();
+            for update in updates {
+                match update {
+                    Update::Pixels(rect) => state.damage.add(*rect),
+                }
+            }
+            !state.damage.is_empty() && std::mem::take(&mut state.waiting)
+        };
+        if ring {
+            self.wake.notify_one();
+        }
     }
 }
 
@@ -88,8 +122,7 @@ impl Hub {
 
     /// Adds a client with this first word of display capabilities, until the guard is dropped.
     pub(crate) fn view(self: &Arc<Self>, capabilities: u32) -> ViewGuard {
-        let viewer = Arc::new(Viewer::default());
-        viewer.recheck_layout();
+        let viewer = Arc::new(Viewer::new());
         self.audience
             .lock()
             .viewers
@@ -126,15 +159,7 @@ impl Hub {
 impl DisplayObserver for Hub {
     fn updated(&self, updates: &[Update]) {
         for (viewer, _) in &self.audience.lock().viewers {
-            {
-                let mut state = viewer.state.lock();
-                for update in updates {
-                    match update {
-                        Update::Pixels(rect) => state.damage.add(*rect),
-                    }
-                }
-            }
-            viewer.wake.notify_one();
+            viewer.updated(updates);
         }
     }
 

@@ -113,10 +113,6 @@ impl Listener {
         let resolved: Vec<_> = (host, port).to_socket_addrs().map_err(system)?.collect();
         let socket = TcpListener::bind(resolved.as_slice()).map_err(system)?;
         socket.set_nonblocking(true).map_err(system)?;
-        // Accepted sockets inherit it; see SEND_BUFFER.
-        SockRef::from(&socket)
-            .set_send_buffer_size(SEND_BUFFER)
-            .map_err(system)?;
         let port = socket.local_addr().map_err(system)?.port();
         Ok(Self {
             address: ListenAddress::Tcp {
@@ -204,9 +200,13 @@ pub(crate) enum Acceptor {
     ),
 }
 
-/// Bytes that the system may hold unsent for one socket (Linux reserves twice that, for its own
-/// bookkeeping). Small, because what is in there can no longer be replaced by newer pixels.
-const SEND_BUFFER: usize = 256 * 1024;
+/// Bytes that TCP may hold which it has not sent yet (`TCP_NOTSENT_LOWAT`). Small, because what is
+/// in there can no longer be replaced by newer pixels; what is on the link is the window's business,
+/// so the system may size the send buffer by the link, for which 80 ms at 100 Mbit/s take 1 MB.
+const MAX_UNSENT: u32 = 32 * 1024;
+/// Bytes that a Unix socket may hold (Linux reserves twice that, for its own bookkeeping). Nothing
+/// is on the way there, so all of it is unsent.
+const UNIX_BUFFER: usize = 128 * 1024;
 /// Quiet seconds after which the system asks a peer whether it is still there, and between asking.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(20);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
@@ -222,6 +222,7 @@ impl Acceptor {
                 // Options make a connection better, none is needed to serve it.
                 let socket = SockRef::from(&stream);
                 let _ = socket.set_tcp_nodelay(true);
+                let _ = socket.set_tcp_notsent_lowat(MAX_UNSENT);
                 let keepalive = TcpKeepalive::new()
                     .with_time(KEEPALIVE_IDLE)
                     .with_interval(KEEPALIVE_INTERVAL);
@@ -235,7 +236,7 @@ impl Acceptor {
             }
             Self::Unix(listener, _) => {
                 let (stream, _) = listener.accept().await?;
-                let _ = SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER);
+                let _ = SockRef::from(&stream).set_send_buffer_size(UNIX_BUFFER);
                 let peer = stream.peer_cred().ok().and_then(|cred| cred.pid());
                 let peer = peer.map_or_else(|| "unix".to_owned(), |pid| format!("unix:pid={pid}"));
                 Ok(Connection {

@@ -13,6 +13,7 @@ cache=${CARAWAY_CACHE:-$HOME/.cache/caraway}
 build_packages=(seabios binutils gcc libc6-dev)
 test_packages=(
   qemu-system-x86                                    # the judge our guests are tried on, L1 of the lab
+  iproute2                                           # the shaped link's addresses, and netem where there is one
   spice-client-gtk gir1.2-spiceclientglib-2.0 python3-gi virt-viewer  # clients we did not write
   xvfb xauth xdotool imagemagick                     # a screen for the one that needs it
   python3 python3-venv                               # ryll's home

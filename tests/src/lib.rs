@@ -11,7 +11,10 @@
 pub mod api;
 pub mod client;
 pub mod guest;
+pub mod latency;
+pub mod link;
 pub mod picture;
 pub mod process;
+pub mod qemu;
 pub mod vm;
 pub mod wait;

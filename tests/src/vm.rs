@@ -54,11 +54,16 @@ impl Vm {
 
     /// Runs `config` with more arguments, and does not wait.
     pub fn start_with(config: &Value, arguments: &[&str]) -> Self {
+        Self::start_by(Command::new(caraway()), config, arguments)
+    }
+
+    /// Runs `config` with more arguments, and does not wait; `command` starts [`caraway`], wherever
+    /// it is to run.
+    pub fn start_by(mut command: Command, config: &Value, arguments: &[&str]) -> Self {
         let folder = TempDir::new().unwrap();
         let config_file = folder.path().join("vm.json");
         fs::write(&config_file, config.to_string()).unwrap();
         let socket = folder.path().join("api");
-        let mut command = Command::new(caraway());
         command.arg("run");
         if !arguments.contains(&"--timeout") {
             command.args(["--timeout", "120s"]);
@@ -203,6 +208,15 @@ pub fn bare_config(cmdline: &str) -> Value {
         "boot": { "kernel": guest::BARE, "cmdline": cmdline },
         "debug_exit": guest::DEBUG_EXIT,
     })
+}
+
+/// The config of the bare guest's `busy` with these options, on a display, with SPICE at an address.
+pub fn busy_config(options: &str, spice: &str) -> Value {
+    let more = json!({
+        "display": { "device": "qxl" },
+        "spice": { "listen": [spice], "auth": "none" },
+    });
+    merge(bare_config(&format!("test=busy {options}")), more)
 }
 
 /// The config of the colours guest on a display, with SPICE on a free port.

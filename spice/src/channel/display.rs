@@ -1,8 +1,8 @@
 //! The display channel: sends what changed, when the client has room for it.
 //!
-//! A client has a region of damage and no queue. Whenever its window has room, the next piece of the
-//! region is taken, read from the source as it is *then*, encoded and written; so a slow client gets
-//! fewer and newer pixels, never a backlog, and costs one piece of memory.
+//! A client has damage and no queue. Whenever its window has room, the piece that it should get next
+//! is taken, read from the source as it is *then*, encoded and written; so a slow client gets fewer
+//! and newer pixels, never a backlog, and costs one piece of memory.
 //!
 //! What clients insist on: `SURFACE_CREATE` of a primary surface before anything is drawn; `MARK`
 //! before a viewer's widget shows anything; and one image of the whole surface as the first drawing
@@ -11,10 +11,11 @@
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{Context, Endless, draw, ignore};
 use crate::codec::{Codec, Encoding, Pixels};
+use crate::damage::Next;
 use crate::flow::Flight;
 use crate::geometry::{Rect, Size};
 use crate::hub::ViewGuard;
@@ -23,15 +24,12 @@ use crate::session::Ending;
 use crate::source::{Head, Layout};
 use crate::wire::{Message, MessageReader, MessageWriter, Reader};
 
-/// Pixels of a piece at most: 512 KiB as they are.
-const PIECE_PIXELS: u32 = 128 * 1024;
 /// Pixels of a surface that is tried as one image at first: 16 MiB as they are.
 const WHOLE_PIXELS: u64 = 4 * 1024 * 1024;
 /// Bytes of an image on the wire at most. Proxies guard against frames over 16 MiB.
 const MAX_IMAGE_BYTES: usize = 4 * 1024 * 1024 - 1024;
-/// Between two passes over the damage, so that a source which draws a thousand times a second does
-/// not make a thousand messages.
-const PASS_INTERVAL: Duration = Duration::from_millis(8);
+/// A piece that takes so many times the bytes that were expected is not sent but cut.
+const OVERSHOOT: usize = 2;
 const INIT_TIME: Duration = Duration::from_secs(30);
 
 /// What both halves know.
@@ -63,7 +61,7 @@ pub(super) async fn serve(
         client: Mutex::new(Client {
             initialised: false,
             codec: Codec::default(),
-            flight: Flight::new(),
+            flight: Flight::new(Instant::now()),
         }),
     };
     let sender = Sender {
@@ -89,7 +87,7 @@ async fn read(context: &Context, shared: &Shared, reader: &mut MessageReader) ->
             let mut client = shared.client.lock();
             match kind {
                 common::C_ACK_SYNC => client.flight.sync(fields.u32().map_err(malformed)?),
-                common::C_ACK => client.flight.acknowledged(),
+                common::C_ACK => client.flight.acknowledged(Instant::now()),
                 id::C_INIT => {
                     // Cache and dictionary sizes, which nothing uses yet.
                     fields.bytes(14).map_err(malformed)?;
@@ -156,40 +154,33 @@ impl Sender<'_> {
             .map_err(|_| Ending::NotInitialised)?;
         self.send(Message::new(id::INVAL_ALL_PALETTES)).await?;
 
-        let mut next_pass = Instant::now();
         loop {
             if viewer.take_layout_change() {
                 self.follow_layout().await?;
             }
-            let Some(bounds) = self.bounds() else {
+            let room = shared.client.lock().flight.room(Instant::now());
+            let (Some(_), Some(room)) = (&self.screen, room) else {
                 viewer.wake.notified().await;
                 continue;
             };
-            if !viewer.has_damage() || !shared.client.lock().flight.has_room() {
-                viewer.wake.notified().await;
-                continue;
-            }
-            if viewer.begins_pass() {
-                sleep_until(next_pass).await;
-                next_pass = Instant::now() + PASS_INTERVAL;
-            }
-            if let Some(area) = viewer.take_damage(bounds, PIECE_PIXELS) {
-                self.send_area(area, usize::MAX).await?;
-                // Other clients' turn, and input's.
-                tokio::task::yield_now().await;
+            match viewer.take_damage(room) {
+                Next::Piece(area) => self.send_piece(area, room).await?,
+                Next::At(time) => {
+                    // Cut short by whatever else happens.
+                    let _ = timeout_at(time, viewer.wake.notified()).await;
+                }
+                Next::Nothing => {
+                    shared.client.lock().flight.idle();
+                    viewer.wake.notified().await;
+                }
             }
         }
     }
 
-    fn bounds(&self) -> Option<Rect> {
-        self.screen
-            .as_ref()
-            .map(|screen| Rect::of_size(screen.size))
-    }
-
     /// Sends a message that counts for the window.
     async fn send(&mut self, message: Message) -> Result<(), Ending> {
-        self.shared.client.lock().flight.sent(message.len());
+        let now = Instant::now();
+        self.shared.client.lock().flight.sent(message.len(), now);
         self.writer.send(message).await
     }
 
@@ -228,29 +219,50 @@ impl Sender<'_> {
     async fn send_whole(&mut self, size: Size) -> Result<(), Ending> {
         let viewer = &self.shared.view.viewer;
         let whole = Rect::of_size(size);
-        let pixels = u64::from(size.width) * u64::from(size.height);
-        viewer.restart(whole);
-        if pixels <= WHOLE_PIXELS {
-            // What is drawn from here on is damage again.
-            viewer.restart(Rect::default());
-            if !self.send_area(whole, MAX_IMAGE_BYTES).await? {
-                viewer.restart(whole);
+        // What is drawn from here on is damage again.
+        viewer.restart(size);
+        let message = if whole_pixels(size) <= WHOLE_PIXELS {
+            self.encode(whole).await
+        } else {
+            None
+        };
+        match message.filter(|message| message.len() <= MAX_IMAGE_BYTES) {
+            Some(message) => self.send(message).await,
+            None => {
+                viewer.add_damage(whole);
+                Ok(())
             }
         }
+    }
+
+    /// Sends the pixels of `area` as they are now, unless they take far more than `budget` bytes and
+    /// could be cut: then the damage knows how to cut them.
+    async fn send_piece(&mut self, area: Rect, budget: usize) -> Result<(), Ending> {
+        let Some(message) = self.encode(area).await else {
+            return Ok(());
+        };
+        let viewer = &self.shared.view.viewer;
+        let bytes = message.len();
+        if bytes > budget * OVERSHOOT && area.height() > 1 {
+            viewer.refuse_damage(area, bytes);
+            return Ok(());
+        }
+        viewer.sent_damage(area, bytes);
+        self.send(message).await?;
+        // Other clients' turn, and input's.
+        tokio::task::yield_now().await;
         Ok(())
     }
 
-    /// Sends the pixels of `area` as they are now, unless they take more than `max_bytes`. `false`
-    /// if nothing was sent.
-    async fn send_area(&mut self, area: Rect, max_bytes: usize) -> Result<bool, Ending> {
+    /// The message that draws the pixels of `area` as they are now; `None` if they are gone.
+    async fn encode(&mut self, area: Rect) -> Option<Message> {
         let Some(pixels) = self.read(area) else {
             // The surface was made anew, or went: its source knows by now.
             self.shared.view.viewer.recheck_layout();
-            return Ok(false);
+            return None;
         };
         if let Some(fill) = draw::fill(area, &pixels) {
-            self.send(fill).await?;
-            return Ok(true);
+            return Some(fill);
         }
         let codec = self.shared.client.lock().codec;
         let mut encoding = Encoding::new(codec, pixels);
@@ -258,14 +270,8 @@ impl Sender<'_> {
             tokio::task::yield_now().await;
         }
         let image = encoding.finish();
-        if image.data.len() > max_bytes {
-            return Ok(false);
-        }
         self.images += 1;
-        let message = draw::copy(area, &image, self.images);
-        drop(image);
-        self.send(message).await?;
-        Ok(true)
+        Some(draw::copy(area, &image, self.images))
     }
 
     fn read(&self, area: Rect) -> Option<Pixels> {
@@ -278,6 +284,10 @@ impl Sender<'_> {
         let read = self.shared.view.source().read(generation, area, &mut bytes);
         read.then(|| Pixels::new(width, height, &bytes)).flatten()
     }
+}
+
+fn whole_pixels(size: Size) -> u64 {
+    u64::from(size.width) * u64::from(size.height)
 }
 
 /// The surface that a layout describes; `None` if there is none, or one without pixels.

@@ -420,6 +420,8 @@ pub struct Canvas {
     pub pixels: Vec<u32>,
     pub marked: bool,
     pub monitors: Option<u16>,
+    /// The pixel that was seen to be another than on the screen.
+    wrong: usize,
 }
 
 impl Canvas {
@@ -472,16 +474,15 @@ impl Canvas {
             form => {
                 let data = &body[image + 22..];
                 assert_eq!(word(body, image + 18) as usize, data.len());
+                use shakenfist_spice_compression::{lz, lz4, quic};
+                let (columns, rows) = (width as usize, height as usize);
                 let decoded = match form {
-                    101 => shakenfist_spice_compression::lz::decompress_lz(data).ok(),
-                    109 => shakenfist_spice_compression::lz4::decompress_spice_lz4(
-                        data,
-                        width as usize,
-                        height as usize,
-                    ),
+                    1 => quic::quic_decode(data, width, height),
+                    101 => lz::decompress_lz(data).ok().map(|image| image.pixels),
+                    109 => lz4::decompress_spice_lz4(data, columns, rows).map(|image| image.pixels),
                     other => panic!("image form {other}"),
                 };
-                let rgba = decoded.expect("an independent decoder takes it").pixels;
+                let rgba = decoded.expect("an independent decoder takes it");
                 rgba.chunks(4)
                     .map(|p| u32::from_be_bytes([0, p[0], p[1], p[2]]))
                     .collect()
@@ -501,13 +502,22 @@ impl Canvas {
     }
 
     /// Whether every pixel is as on `screen`.
-    pub fn equals(&self, screen: &Framebuffer) -> bool {
+    pub fn equals(&mut self, screen: &Framebuffer) -> bool {
         let size = screen.size();
-        (self.width, self.height) == (size.width, size.height)
-            && (0..self.height)
-                .flat_map(|y| (0..self.width).map(move |x| (x, y)))
-                .zip(&self.pixels)
-                .all(|((x, y), &pixel)| screen.pixel(x, y) == Some(pixel))
+        if (self.width, self.height) != (size.width, size.height) {
+            return false;
+        }
+        let differs = |&index: &usize| {
+            let (x, y) = (index as u32 % size.width, index as u32 / size.width);
+            screen.pixel(x, y) != Some(self.pixels[index])
+        };
+        // Most likely the pixel that was wrong is still wrong: no need to look at a million others.
+        if self.wrong < self.pixels.len() && differs(&self.wrong) {
+            return false;
+        }
+        let wrong = (0..self.pixels.len()).find(differs);
+        self.wrong = wrong.unwrap_or(0);
+        wrong.is_none()
     }
 
     /// Follows until the client shows what the screen shows.

@@ -7,6 +7,7 @@
 #![no_std]
 #![no_main]
 
+mod busy;
 mod cpu;
 mod failure;
 mod interrupts;
@@ -44,6 +45,7 @@ const TESTS: &[Test] = &[
     ("blk-msix", virtio::blk::test_interrupts),
     ("input", virtio::input::test),
     ("qxl", qxl::test),
+    ("busy", busy::run),
     ("triple", |_| cpu::triple_fault()),
 ];
 

@@ -1,4 +1,4 @@
-//! The QXL device: a small driver that draws one deterministic picture and looks at it.
+//! The QXL device: a small driver, and a test that draws one deterministic picture and looks at it.
 
 use core::sync::atomic::{Ordering, fence};
 
@@ -12,9 +12,9 @@ use crate::start_info::StartInfo;
 const VENDOR: u16 = 0x1b36;
 const DEVICE: u16 = 0x0100;
 
+/// The test's picture.
 const WIDTH: u32 = 640;
 const HEIGHT: u32 = 480;
-const STRIDE: u32 = WIDTH * 4;
 
 /// I/O ports, from BAR 3's start.
 mod port {
@@ -62,15 +62,17 @@ const EFFECT_OPAQUE: u8 = 1;
 const FORMAT_32: u8 = 8;
 const SURFACE_32: u32 = 32;
 
+/// Pixels of the primary surface; right and bottom are outside.
 #[derive(Clone, Copy)]
-struct Rect {
+pub struct Rect {
     left: u32,
     top: u32,
     right: u32,
     bottom: u32,
 }
 
-const fn rect(left: u32, top: u32, width: u32, height: u32) -> Rect {
+/// A rectangle by its corner and size.
+pub const fn rect(left: u32, top: u32, width: u32, height: u32) -> Rect {
     Rect {
         left,
         top,
@@ -79,8 +81,19 @@ const fn rect(left: u32, top: u32, width: u32, height: u32) -> Rect {
     }
 }
 
+/// Where a command for [`Qxl::put`] and its image are built, in BAR 0.
+#[derive(Clone, Copy)]
+pub struct Slot(u64);
+
+/// What lies in a slot: the drawable, then its image, then the image's pixels.
+const SLOT_IMAGE: u64 = 192;
+const SLOT_DATA: u64 = SLOT_IMAGE + 48;
+const SLOT_PIXELS: u64 = SLOT_DATA + 20;
+
 /// A device in native mode.
-struct Qxl {
+pub struct Qxl {
+    width: u32,
+    height: u32,
     ports: u16,
     /// BAR 0.
     memory: u64,
@@ -94,7 +107,8 @@ struct Qxl {
 }
 
 impl Qxl {
-    fn open() -> Result<Self, Why> {
+    /// Finds the device and resets it; its surface will have this size.
+    pub fn open(width: u32, height: u32) -> Result<Self, Why> {
         let function =
             Function::find(VENDOR, DEVICE).ok_or_else(|| why(format_args!("no QXL device")))?;
         let bar = |index| {
@@ -122,6 +136,8 @@ impl Qxl {
         out8(ports + port::MEMSLOT_ADD, slot);
         let free = memory + u64::from(read::<u32>(rom + rom::PAGES_OFFSET));
         Ok(Self {
+            width,
+            height,
             ports,
             memory,
             ram,
@@ -136,8 +152,10 @@ impl Qxl {
         self.slot << 56 | (at - self.memory)
     }
 
-    fn create_primary(&self) {
-        let fields = [WIDTH, HEIGHT, STRIDE, SURFACE_32, 0, 0, 0, 0];
+    /// Makes the primary surface, at the start of BAR 0.
+    pub fn create_primary(&self) {
+        let (width, height) = (self.width, self.height);
+        let fields = [width, height, width * 4, SURFACE_32, 0, 0, 0, 0];
         for (index, field) in (0..).zip(fields) {
             write(self.ram + ram::CREATE_SURFACE + 4 * index, field);
         }
@@ -148,11 +166,12 @@ impl Qxl {
         out8(self.ports + port::CREATE_PRIMARY, 0);
     }
 
-    fn set_monitors(&mut self) -> Outcome {
+    /// One monitor, which shows all of it.
+    pub fn set_monitors(&mut self) -> Outcome {
         let config = self.allocate(32);
         write(config, 1_u16);
         write(config + 2, 1_u16);
-        for (index, field) in (0..).zip([0, 0, WIDTH, HEIGHT, 0, 0, 0]) {
+        for (index, field) in (0..).zip([0, 0, self.width, self.height, 0, 0, 0]) {
             write(config + 4 + 4 * index, field);
         }
         write(self.ram + ram::MONITORS_CONFIG, self.address(config));
@@ -204,20 +223,13 @@ impl Qxl {
 
     fn drawable(&mut self, kind: u8, area: Rect) -> u64 {
         let drawable = self.command(192);
-        write(drawable + 12, EFFECT_OPAQUE);
-        write(drawable + 13, kind);
-        write_rect(drawable + 31, area);
-        for index in 0..3 {
-            write(drawable + 63 + 4 * index, -1_i32);
-        }
+        write_drawable(drawable, kind, area);
         drawable
     }
 
     fn fill(&mut self, area: Rect, colour: u32) -> Outcome {
         let drawable = self.drawable(DRAW_FILL, area);
-        write(drawable + 123, 1_u32); // a solid brush
-        write(drawable + 127, colour);
-        write(drawable + 143, PUT);
+        write_fill(drawable, colour);
         self.push(ram::CMD_RING, COMMAND_DRAW, drawable)
     }
 
@@ -241,7 +253,13 @@ impl Qxl {
         }
         let image = self.allocate(48);
         let drawable = self.drawable(DRAW_COPY, area);
-        write(image, u64::from(self.given as u32) << 32);
+        self.write_copy(drawable, image, data, (width, height));
+        self.push(ram::CMD_RING, COMMAND_DRAW, drawable)
+    }
+
+    /// Fields of a drawable that copies a bitmap of this size.
+    fn write_copy(&self, drawable: u64, image: u64, data: u64, (width, height): (u32, u32)) {
+        write(image, self.given << 32);
         write(image + 10, width);
         write(image + 14, height);
         write(image + 18, FORMAT_32);
@@ -253,7 +271,48 @@ impl Qxl {
         write(drawable + 123, self.address(image));
         write_rect(drawable + 131, rect(0, 0, width, height));
         write(drawable + 147, PUT);
-        self.push(ram::CMD_RING, COMMAND_DRAW, drawable)
+    }
+
+    /// A slot for commands with images of at most so many pixels.
+    pub fn slot(&mut self, pixels: u32) -> Slot {
+        Slot(self.allocate(SLOT_PIXELS + u64::from(pixels) * 4))
+    }
+
+    /// Makes `area` one colour; the slot is the device's until [`Qxl::collect`] names it.
+    pub fn put_fill(&mut self, slot: Slot, area: Rect, colour: u32) -> Outcome {
+        self.begin(slot);
+        write_drawable(slot.0, DRAW_FILL, area);
+        write_fill(slot.0, colour);
+        self.push(ram::CMD_RING, COMMAND_DRAW, slot.0)
+    }
+
+    /// Draws pixels, two at a time from `pixels`, on `area`, whose width is even; the slot is the
+    /// device's until [`Qxl::collect`] names it.
+    pub fn put(&mut self, slot: Slot, area: Rect, mut pixels: impl FnMut() -> u64) -> Outcome {
+        self.begin(slot);
+        let (width, height) = (area.right - area.left, area.bottom - area.top);
+        let bytes = u64::from(width * height * 4);
+        write(slot.0 + SLOT_DATA, bytes as u32);
+        for at in (0..bytes).step_by(8) {
+            write(slot.0 + SLOT_PIXELS + at, pixels());
+        }
+        write_drawable(slot.0, DRAW_COPY, area);
+        self.write_copy(
+            slot.0,
+            slot.0 + SLOT_IMAGE,
+            slot.0 + SLOT_DATA,
+            (width, height),
+        );
+        self.push(ram::CMD_RING, COMMAND_DRAW, slot.0)
+    }
+
+    /// Makes a slot a command without fields, but for its release id.
+    fn begin(&mut self, slot: Slot) {
+        self.given += 1;
+        for at in (slot.0..slot.0 + SLOT_DATA).step_by(8) {
+            write(at, 0_u64);
+        }
+        write(slot.0, slot.0);
     }
 
     /// A 16 × 16 cursor, a red square with a clear middle, at a place.
@@ -281,15 +340,16 @@ impl Qxl {
 
     /// Has the device draw up to here, and reads a pixel of the primary surface.
     fn pixel(&self, x: u32, y: u32) -> u32 {
-        write_rect(self.ram + ram::UPDATE_RECT, rect(0, 0, WIDTH, HEIGHT));
+        let whole = rect(0, 0, self.width, self.height);
+        write_rect(self.ram + ram::UPDATE_RECT, whole);
         write(self.ram + ram::UPDATE_SURFACE, 0_u32);
         out8(self.ports + port::UPDATE_AREA, 0);
-        read::<u32>(self.memory + u64::from(y * STRIDE + x * 4)) & 0xff_ffff
+        read::<u32>(self.memory + u64::from((y * self.width + x) * 4)) & 0xff_ffff
     }
 
-    /// Takes what the device gave back; how many commands that is. A ring entry is a chain: each
-    /// command's first word, its id before, is now the id of the next.
-    fn collect(&self) -> Result<u64, Why> {
+    /// Takes what the device gave back, telling `take` of each command; how many that is. A ring
+    /// entry is a chain: each command's first word, its id before, is now the id of the next.
+    pub fn collect(&self, mut take: impl FnMut(Slot)) -> Result<u64, Why> {
         let ring = self.ram + ram::RELEASE_RING;
         let mut count = 0;
         while read::<u32>(ring + 12) != read::<u32>(ring + 4) {
@@ -300,7 +360,9 @@ impl Qxl {
                 count += 1;
                 let ours = (self.memory..self.free).contains(&id) && count <= self.given;
                 ensure!(ours, "{id:#x} is given back, which was not taken");
-                id = read(id);
+                let next = read(id);
+                take(Slot(id));
+                id = next;
             }
             let next = consumed.wrapping_add(1);
             write(ring + 12, next);
@@ -313,17 +375,37 @@ impl Qxl {
 
     /// Asks for everything back, as a driver short of memory does, and counts.
     fn collect_all(&self) -> Result<u64, Why> {
-        let mut count = self.collect()?;
+        let mut count = self.collect(|_| ())?;
         for _ in 0..100 {
             if count == self.given {
                 break;
             }
-            out8(self.ports + port::NOTIFY_OOM, 0);
-            out8(self.ports + port::FLUSH_RELEASE, 0);
-            count += self.collect()?;
+            self.ask_back();
+            count += self.collect(|_| ())?;
         }
         Ok(count)
     }
+
+    /// Asks for commands back before the device would give them by itself.
+    pub fn ask_back(&self) {
+        out8(self.ports + port::NOTIFY_OOM, 0);
+        out8(self.ports + port::FLUSH_RELEASE, 0);
+    }
+}
+
+fn write_drawable(drawable: u64, kind: u8, area: Rect) {
+    write(drawable + 12, EFFECT_OPAQUE);
+    write(drawable + 13, kind);
+    write_rect(drawable + 31, area);
+    for index in 0..3 {
+        write(drawable + 63 + 4 * index, -1_i32);
+    }
+}
+
+fn write_fill(drawable: u64, colour: u32) {
+    write(drawable + 123, 1_u32); // a solid brush
+    write(drawable + 127, colour);
+    write(drawable + 143, PUT);
 }
 
 /// `top, left, bottom, right`, as QXL has it.
@@ -335,7 +417,7 @@ fn write_rect(at: u64, rect: Rect) {
 
 /// Draws the picture and reads pixels of it back; says how many commands were given back.
 pub fn test(_: &StartInfo) -> Outcome {
-    let mut qxl = Qxl::open()?;
+    let mut qxl = Qxl::open(WIDTH, HEIGHT)?;
     qxl.create_primary();
     qxl.set_monitors()?;
     qxl.fill(rect(0, 0, WIDTH, HEIGHT), 0x20_4060)?;
