@@ -177,7 +177,7 @@ impl Pit {
             Some(period) => {
                 if channel.is_stopped() {
                     // It starts anew, and with it whoever listens.
-                    self.ledger.withdraw();
+                    self.ledger.restart();
                 }
                 self.ledger.set_period(to_nanos(period));
             }

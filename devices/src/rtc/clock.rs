@@ -84,10 +84,20 @@ impl Offset {
         Self { seconds, nanos }
     }
 
+    /// The offset of a clock that is `nanos` further ahead.
+    pub(super) fn plus(self, nanos: i128) -> Self {
+        let Moment { seconds, nanos } = split(self.nanos() + nanos);
+        Self { seconds, nanos }
+    }
+
+    /// The offset in nanoseconds.
+    pub(super) fn nanos(self) -> i128 {
+        i128::from(self.seconds) * NANOS_PER_SECOND + i128::from(self.nanos)
+    }
+
     /// What the guest's clock shows at `wall`.
     pub(super) fn apply(self, wall: Nanos) -> Moment {
-        let offset = i128::from(self.seconds) * NANOS_PER_SECOND + i128::from(self.nanos);
-        split(i128::from(wall) + offset)
+        split(i128::from(wall) + self.nanos())
     }
 }
 

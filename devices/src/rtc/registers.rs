@@ -4,72 +4,26 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::PORTS;
 use super::calendar::{Format, HOURS_24, TimeRegisters};
-use super::clock::{ClockSink, Moment, Offset, RtcBase};
+use super::clock::{ClockChanged, ClockSink, Moment, Offset, RtcBase};
+use super::map::{
+    A_RESET, ALARM, DIVIDER_RESET, EVENTS, INTERRUPT, PERIODIC, SET, SQUARE_WAVE, UPDATE,
+    UPDATE_IN_PROGRESS, VALID, reg,
+};
 use super::nvram::{FirmwareFacts, Nvram};
+use super::{PORTS, alarm, divider};
 use crate::bus::Registers;
 use crate::clock::{Clock, Nanos, Timeline, Timer, TimerClient};
-use crate::interrupt::TickLine;
+use crate::interrupt::{Delivery, TickLine};
 use crate::state::{StateError, Stateful};
 use crate::ticks::{Acknowledgement, TickCounters, TickLedger, TickPolicy};
 
-/// Registers by their index.
-mod reg {
-    pub(super) const SECOND: u8 = 0x00;
-    pub(super) const SECOND_ALARM: u8 = 0x01;
-    pub(super) const MINUTE: u8 = 0x02;
-    pub(super) const MINUTE_ALARM: u8 = 0x03;
-    pub(super) const HOUR: u8 = 0x04;
-    pub(super) const HOUR_ALARM: u8 = 0x05;
-    pub(super) const WEEKDAY: u8 = 0x06;
-    pub(super) const DAY: u8 = 0x07;
-    pub(super) const MONTH: u8 = 0x08;
-    pub(super) const YEAR: u8 = 0x09;
-    pub(super) const A: u8 = 0x0a;
-    pub(super) const B: u8 = 0x0b;
-    pub(super) const C: u8 = 0x0c;
-    pub(super) const D: u8 = 0x0d;
-    pub(super) const CENTURY: u8 = 0x32;
-    /// The century's place on a PS/2; the same register.
-    pub(super) const CENTURY_PS2: u8 = 0x37;
-}
-
-/// Register A: an update is about to happen, so the time may change while it is read.
-const UPDATE_IN_PROGRESS: u8 = 1 << 7;
-/// Register A: with both of these the divider is held in reset, and the clock stands still.
-const DIVIDER_RESET: u8 = 0b11 << 5;
-/// Register A after power-on: 32,768 Hz, 1,024 periodic events a second.
-const A_RESET: u8 = 0x26;
-/// How long before the second changes [`UPDATE_IN_PROGRESS`] shows.
+/// How long before the second changes [`UPDATE_IN_PROGRESS`] shows, in ns.
 const UPDATE_WINDOW: u32 = 244_141;
-
-/// Register B: the clock stands still so that it can be set.
-const SET: u8 = 1 << 7;
-/// Register B and C: the periodic event.
-const PERIODIC: u8 = 1 << 6;
-/// Register B and C: the alarm.
-const ALARM: u8 = 1 << 5;
-/// Register B and C: the second changed.
-const UPDATE: u8 = 1 << 4;
-/// Register B: the square wave output, which is wired to nothing.
-const SQUARE_WAVE: u8 = 1 << 3;
-/// The three events.
-const EVENTS: u8 = PERIODIC | ALARM | UPDATE;
-/// Register C: an enabled event happened.
-const INTERRUPT: u8 = 1 << 7;
-
-/// Register D: the battery is good.
-const VALID: u8 = 1 << 7;
-/// In an alarm register, from here on: any value matches.
-const DONT_CARE: u8 = 0xc0;
-
-/// Frequency of the divider's input in Hz.
-const HZ: u128 = 32_768;
-const NANOS_PER_SECOND: u128 = 1_000_000_000;
 /// The second after a divider reset is half as long.
 const PHASE_AFTER_RESET: u32 = 500_000_000;
-const SECONDS_PER_DAY: i64 = 86_400;
+/// An alarm or update that met a busy interrupt controller is raised again after this time.
+const RETRY: Nanos = 10_000_000;
 
 /// The clock standing still.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -78,9 +32,12 @@ struct Held {
     registers: TimeRegisters,
     /// Nanoseconds into the second at which it goes on.
     phase: u32,
+    /// The guest has set some of it.
+    changed: bool,
 }
 
-/// What a snapshot keeps of an [`Rtc`].
+/// What a snapshot keeps of an [`Rtc`]: neither ticks that wait to be replayed nor what was
+/// counted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RtcState {
@@ -96,16 +53,21 @@ pub struct RtcState {
     held: Option<Held>,
     /// The last second whose events are in register C.
     seen: i64,
+    /// What `offset` was before changes that nobody was told of.
+    unreported: Option<Offset>,
 }
 
 /// The real-time clock.
 pub struct Rtc {
     state: RtcState,
-    /// Divider ticks (of 32,768 Hz, by [`Clock::now`]) whose periodic events are in register C.
-    seen_ticks: u64,
+    /// Steps of the divider (by [`Clock::now`]) whose periodic events were booked.
+    seen_steps: u64,
     time: Timeline,
     line: Arc<dyn TickLine>,
+    /// What the line was driven to.
     level: bool,
+    /// When to raise it again, because a controller was busy with the last interrupt.
+    retry: Option<Nanos>,
     ledger: TickLedger,
     sink: Option<Arc<dyn ClockSink>>,
 }
@@ -133,18 +95,18 @@ impl Rtc {
             offset,
             held: None,
             seen: offset.apply(clock.wall()).seconds,
+            unreported: None,
         };
-        let mut rtc = Self {
+        Self {
             state,
-            seen_ticks: 0,
+            seen_steps: divider::steps(clock.now()),
             time: Timeline::new(clock, timer),
             line,
             level: false,
+            retry: None,
             ledger: TickLedger::new(policy, Acknowledgement::Always),
             sink: None,
-        };
-        rtc.seen_ticks = rtc.ticks();
-        rtc
+        }
     }
 
     /// Writes `facts` of the machine where firmware looks for them.
@@ -162,31 +124,34 @@ impl Rtc {
         self.sink = Some(sink);
     }
 
+    /// How many seconds the guest's clock is ahead of the host's UTC.
+    #[must_use]
+    pub fn offset_seconds(&self) -> i64 {
+        self.state.offset.seconds
+    }
+
+    /// Puts the guest's clock `by` ns forward, or back: not the guest's doing, so nobody is told.
+    /// A machine whose time goes on after a pause as if there had been none puts it back by the
+    /// length of the pause.
+    pub fn shift(&mut self, by: i64) {
+        self.state.offset = self.state.offset.plus(by.into());
+        self.state.unreported = self.state.unreported.map(|offset| offset.plus(by.into()));
+        let now = self.advance();
+        self.update(now);
+    }
+
     /// Drops the ticks that wait to be replayed: the guest has learnt the time from elsewhere, as
     /// when it goes on after a pause that it is told of.
     pub fn forget_lost_ticks(&mut self) {
+        let now = self.advance();
         self.ledger.forget();
+        self.update(now);
     }
 
     /// What became of the periodic ticks.
     #[must_use]
     pub fn counters(&self) -> TickCounters {
         self.ledger.counters()
-    }
-
-    fn drive(&mut self, level: bool) {
-        if level && !self.level {
-            self.line.raise();
-        } else if !level {
-            self.line.lower();
-        }
-        self.level = level;
-    }
-
-    /// How many seconds the guest's clock is ahead of the host's UTC.
-    #[must_use]
-    pub fn offset_seconds(&self) -> i64 {
-        self.state.offset.seconds
     }
 
     fn format(&self) -> Format {
@@ -197,98 +162,129 @@ impl Rtc {
         self.state.offset.apply(self.time.wall())
     }
 
-    fn ticks(&self) -> u64 {
-        (u128::from(self.time.now()) * HZ / NANOS_PER_SECOND) as u64
+    /// Steps of the divider between ticks: periodic events that interrupt.
+    fn tick(&self) -> Option<u64> {
+        divider::period(self.state.a).filter(|_| self.state.b & PERIODIC != 0)
     }
 
-    /// Divider ticks between periodic events, if there are any.
-    fn period(&self) -> Option<u64> {
-        let running = self.state.a & DIVIDER_RESET != DIVIDER_RESET;
-        match self.state.a & 0xf {
-            _ if !running => None,
-            0 => None,
-            // The two fastest codes stand for the rates of codes 8 and 9.
-            code @ 1..=2 => Some(1 << (code + 6)),
-            code => Some(1 << (code - 1)),
+    /// Books every event until now, which it returns.
+    fn advance(&mut self) -> Nanos {
+        let now = self.time.now();
+        let steps = divider::steps(now);
+        if let Some(period) = divider::period(self.state.a) {
+            let events = (steps / period).saturating_sub(self.seen_steps / period);
+            if self.state.b & PERIODIC != 0 {
+                self.ledger
+                    .due(events, divider::nanos(steps - steps % period));
+            } else if events > 0 {
+                self.state.c |= PERIODIC;
+            }
         }
+        self.seen_steps = steps;
+        self.advance_seconds();
+        now
     }
 
-    /// Notes every event until now in register C.
-    fn advance(&mut self) {
-        let ticks = self.ticks();
-        if let Some(period) = self.period()
-            && ticks / period != self.seen_ticks / period
-        {
-            self.state.c |= PERIODIC;
-        }
-        self.seen_ticks = ticks;
+    fn advance_seconds(&mut self) {
         if self.state.held.is_some() {
             return;
         }
-        let now = self.moment().seconds;
-        if now > self.state.seen {
+        let second = self.moment().seconds;
+        if second > self.state.seen {
             self.state.c |= UPDATE;
-            if self.next_alarm().is_some_and(|alarm| alarm <= now) {
+            if self.next_alarm().is_some_and(|alarm| alarm <= second) {
                 self.state.c |= ALARM;
             }
         }
-        self.state.seen = now;
-    }
-
-    /// The first second after the last one seen that matches the alarm.
-    fn next_alarm(&self) -> Option<i64> {
-        let format = self.format();
-        let [second, minute, hour] = self.state.alarm;
-        let matches = |register: u8, decoded: u8, value: i64| {
-            register >= DONT_CARE || i64::from(decoded) == value
-        };
-        let from = self.state.seen.checked_add(1)?;
-        let (mut day, mut of_day) = (
-            from.div_euclid(SECONDS_PER_DAY),
-            from.rem_euclid(SECONDS_PER_DAY),
-        );
-        // Skips to the start of the next hour, minute or second that may match; a day and a bit
-        // has been searched when it comes by the same time again.
-        for _ in 0..2 * (24 + 60 + 60) {
-            if !matches(hour, format.decode_hour(hour), of_day / 3600) {
-                of_day = (of_day / 3600 + 1) * 3600;
-            } else if !matches(minute, format.decode(minute), of_day / 60 % 60) {
-                of_day = (of_day / 60 + 1) * 60;
-            } else if !matches(second, format.decode(second), of_day % 60) {
-                of_day += 1;
-            } else {
-                return day.checked_mul(SECONDS_PER_DAY)?.checked_add(of_day);
-            }
-            if of_day >= SECONDS_PER_DAY {
-                (day, of_day) = (day + 1, of_day - SECONDS_PER_DAY);
-            }
+        if second != self.state.seen {
+            self.state.seen = second;
+            self.report();
         }
-        None
     }
 
-    /// Drives the line and arms the timer for the next event that would raise it.
-    fn update(&mut self) {
-        let raised = self.state.c & self.state.b & EVENTS != 0;
+    fn next_alarm(&self) -> Option<i64> {
+        alarm::next(self.state.alarm, self.format(), self.state.seen)
+    }
+
+    /// Tells that the guest has set the clock, if it has: once it is done, and that is when it lets
+    /// the clock run, or when the next second begins if it never stopped it.
+    fn report(&mut self) {
+        let Some(before) = self.state.unreported.take() else {
+            return;
+        };
+        // What the guest was told by then does not have to be told by ticks.
+        self.ledger.forget();
+        let offset = self.state.offset.nanos();
+        let step = offset - before.nanos();
+        if let Some(sink) = self.sink.as_ref().filter(|_| step != 0) {
+            sink.clock_changed(ClockChanged { offset, step });
+        }
+    }
+
+    /// Shows the guest a tick if it is time, drives the line, and arms the timer for the next thing
+    /// that the guest or the sink is to notice.
+    fn update(&mut self, now: Nanos) {
+        if !self.is_raised() {
+            // Before it rises again.
+            self.drive(false, now);
+        }
+        let again = self.ledger.is_offered();
+        let (line, level, c) = (&self.line, &mut self.level, &mut self.state.c);
+        self.ledger.serve(now, || {
+            *c |= PERIODIC;
+            if *level && !again {
+                // Another event interrupted, and the guest will find this one with it.
+                return Delivery::Delivered;
+            }
+            *level = true;
+            line.raise()
+        });
+        let raised = self.is_raised();
         self.state.c = self.state.c & EVENTS | if raised { INTERRUPT } else { 0 };
-        self.drive(raised);
+        self.drive(raised, now);
         let awaited = self.state.b & !self.state.c & EVENTS;
         let deadlines = [
-            self.periodic_deadline().filter(|_| awaited & PERIODIC != 0),
+            self.tick_deadline(),
+            self.ledger.deadline(),
             self.second_deadline(awaited),
+            self.retry,
         ];
         self.time.arm(deadlines.into_iter().flatten().min());
     }
 
-    /// When the next periodic event is, by [`Clock::now`].
-    fn periodic_deadline(&self) -> Option<Nanos> {
-        let period = u128::from(self.period()?);
-        let tick = (u128::from(self.seen_ticks) / period + 1) * period;
-        Nanos::try_from((tick * NANOS_PER_SECOND).div_ceil(HZ)).ok()
+    /// Whether an enabled event waits for the guest.
+    fn is_raised(&self) -> bool {
+        self.state.c & self.state.b & EVENTS != 0
+    }
+
+    fn drive(&mut self, level: bool, now: Nanos) {
+        if !level {
+            self.retry = None;
+            if std::mem::take(&mut self.level) {
+                self.line.lower();
+            }
+            return;
+        }
+        let due = self.retry.is_some_and(|retry| retry <= now);
+        if !self.level || due {
+            self.level = true;
+            let is_lost = self.line.raise() == Delivery::Coalesced;
+            self.retry = is_lost.then(|| now.saturating_add(RETRY));
+        }
+    }
+
+    /// When the next tick is, unless the guest has to take another one before: then it is booked
+    /// when the guest does.
+    fn tick_deadline(&self) -> Option<Nanos> {
+        let period = self.tick().filter(|_| !self.ledger.is_offered())?;
+        let next = (self.seen_steps / period).checked_add(1)?;
+        Some(divider::nanos(next.checked_mul(period)?))
     }
 
     /// When the next second begins whose event is `awaited`, by [`Clock::now`].
     fn second_deadline(&self, awaited: u8) -> Option<Nanos> {
         let next = match awaited & (ALARM | UPDATE) {
+            _ if self.state.unreported.is_some() => self.state.seen.checked_add(1)?,
             0 => return None,
             ALARM => self.next_alarm()?,
             _ => self.state.seen.checked_add(1)?,
@@ -296,6 +292,21 @@ impl Rtc {
         let running = self.state.held.is_none();
         let distance = running.then(|| self.moment().until(next))?;
         self.time.now().checked_add(distance)
+    }
+
+    /// Tells the ledger what registers A and B say of ticks.
+    fn set_ticks(&mut self, now: Nanos) {
+        match self.tick() {
+            None => self.ledger.stop(),
+            Some(period) => {
+                let starts = !self.ledger.is_running();
+                self.ledger.set_period(divider::nanos(period));
+                if starts && self.state.c & PERIODIC != 0 {
+                    // It happened before the guest wanted to hear of it.
+                    self.ledger.due(1, now);
+                }
+            }
+        }
     }
 
     fn time_registers(&self) -> TimeRegisters {
@@ -311,6 +322,7 @@ impl Rtc {
         change(&mut registers);
         if let Some(held) = &mut self.state.held {
             held.registers = registers;
+            held.changed = true;
         } else {
             let phase = self.moment().nanos;
             self.run_from(registers, phase);
@@ -323,7 +335,9 @@ impl Rtc {
             seconds: registers.to_seconds(self.format()),
             nanos: phase,
         };
-        self.state.offset = Offset::between(self.time.wall(), moment);
+        let offset = Offset::between(self.time.wall(), moment);
+        let before = std::mem::replace(&mut self.state.offset, offset);
+        self.state.unreported.get_or_insert(before);
         self.state.seen = moment.seconds;
     }
 
@@ -335,15 +349,33 @@ impl Rtc {
                 self.state.held = Some(Held {
                     registers: self.time_registers(),
                     phase: self.moment().nanos,
+                    changed: false,
                 });
             }
-            Some(held) if hold => self.state.held = Some(held),
-            Some(held) => self.run_from(held.registers, phase.unwrap_or(held.phase)),
+            Some(held) if hold => {
+                let phase = phase.unwrap_or(held.phase);
+                self.state.held = Some(Held { phase, ..held });
+            }
+            Some(held) if held.changed || phase.is_some() => {
+                self.run_from(held.registers, phase.unwrap_or(held.phase));
+                self.report();
+            }
+            // Nothing was set, so the time is right as it would have gone on.
+            Some(_) => self.state.seen = self.moment().seconds,
             None => {}
         }
     }
 
-    fn read_register(&mut self, index: u8) -> u8 {
+    /// Register C, which reading clears: the guest has taken the tick if there is one in it.
+    fn take_events(&mut self, now: Nanos) -> u8 {
+        let events = std::mem::take(&mut self.state.c);
+        if events & PERIODIC != 0 {
+            self.ledger.acknowledged(now);
+        }
+        events
+    }
+
+    fn read_register(&mut self, index: u8, now: Nanos) -> u8 {
         let time = self.time_registers();
         match index {
             reg::SECOND => time.second,
@@ -359,7 +391,7 @@ impl Rtc {
             reg::CENTURY | reg::CENTURY_PS2 => time.century,
             reg::A => self.state.a | self.update_in_progress(),
             reg::B => self.state.b,
-            reg::C => std::mem::take(&mut self.state.c),
+            reg::C => self.take_events(now),
             reg::D => VALID,
             _ => self.state.nvram.get(index),
         }
@@ -415,9 +447,10 @@ impl Registers for Rtc {
         for (port, byte) in (offset..PORTS.into()).zip(data) {
             *byte = match port {
                 1 => {
-                    self.advance();
-                    let byte = self.read_register(self.state.index);
-                    self.update();
+                    let now = self.advance();
+                    self.update(now);
+                    let byte = self.read_register(self.state.index, now);
+                    self.update(now);
                     byte
                 }
                 2 => self.state.extended_index,
@@ -433,9 +466,10 @@ impl Registers for Rtc {
                 // Bit 7 masks the NMI, of which there is none.
                 0 => self.state.index = byte & 0x7f,
                 1 => {
-                    self.advance();
+                    let now = self.advance();
                     self.write_register(self.state.index, byte);
-                    self.update();
+                    self.set_ticks(now);
+                    self.update(now);
                 }
                 2 => self.state.extended_index = byte & 0x7f,
                 _ => self.state.nvram.set(self.state.extended_index | 0x80, byte),
@@ -447,15 +481,15 @@ impl Registers for Rtc {
 impl TimerClient for Rtc {
     fn expired(&mut self) {
         self.time.rang();
-        self.advance();
-        self.update();
+        let now = self.advance();
+        self.update(now);
     }
 }
 
 impl Stateful for Rtc {
     type State = RtcState;
     const KIND: &'static str = "rtc";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
 
     fn save(&self) -> RtcState {
         self.state.clone()
@@ -471,23 +505,36 @@ impl Stateful for Rtc {
             ..state
         };
         self.time.rang();
-        self.seen_ticks = self.ticks();
+        let now = self.time.now();
+        self.seen_steps = divider::steps(now);
         self.hold_or_run(None);
+        self.ledger.reset();
+        self.set_ticks(now);
+        self.line.lower();
         self.level = false;
-        self.drive(self.state.c & self.state.b & EVENTS != 0);
-        self.update();
+        self.update(now);
         Ok(())
     }
 
-    /// Time, alarm and memory have a battery and stay.
+    /// Time, alarm and memory have a battery and stay; but a clock that the guest had begun to set
+    /// goes on as it was, since nobody will set it to the end.
     fn reset(&mut self) {
         self.advance();
-        self.state.b &= !(EVENTS | SQUARE_WAVE);
+        self.state.b &= !(SET | EVENTS | SQUARE_WAVE);
+        if self.state.a & DIVIDER_RESET == DIVIDER_RESET {
+            self.state.a = A_RESET;
+        }
         self.state.c = 0;
         self.state.index = 0;
         self.state.extended_index = 0;
-        self.drive(false);
-        self.update();
+        if let Some(held) = &mut self.state.held {
+            held.changed = false;
+        }
+        self.hold_or_run(None);
+        self.ledger.reset();
+        self.line.lower();
+        self.level = false;
+        self.update(self.time.now());
     }
 }
 

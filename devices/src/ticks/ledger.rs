@@ -12,7 +12,7 @@ const BACKLOG_SPAN: Nanos = 30 * SECOND;
 /// How long a tick waits for its acknowledgement before it is shown again.
 const PATIENCE: Nanos = SECOND;
 /// After this long without an acknowledgement none is awaited any more, until one comes.
-const BLIND_AFTER: Nanos = BACKLOG_SPAN;
+const BLIND_AFTER: Nanos = 60 * SECOND;
 /// A guest that masks the interrupt for longer than this does not count its ticks.
 const LONG_MASK: Nanos = SECOND;
 /// The shortest pause between an acknowledgement and the next replayed tick.
@@ -53,10 +53,10 @@ struct Offer {
 ///
 /// What happens when an acknowledgement never comes, if they come [`Usually`]: the same tick is
 /// shown again every second, which is harmless while it waits in an interrupt controller and ends
-/// the wait if it got lost. A guest that has not acknowledged a single tick for the first second,
-/// or none for thirty, is taken for one whose acknowledgements can't be seen: its backlog is
-/// dropped, and from then on it is given each tick at its time. The first acknowledgement ends
-/// that.
+/// the wait if it got lost. A guest that has not acknowledged a single tick in the second after it
+/// set the timer, or none for a minute, is taken for one whose acknowledgements can't be seen: its
+/// backlog is dropped, and from then on it is given each tick at its time. The first
+/// acknowledgement ends that.
 ///
 /// [`Usually`]: Acknowledgement::Usually
 pub struct TickLedger {
@@ -69,14 +69,16 @@ pub struct TickLedger {
     carry: Nanos,
     /// When the youngest tick was due.
     last_due: Nanos,
-    /// The next tick to be shown is shown at its own time.
+    /// The next tick to be shown did not have to wait for another.
     fresh: bool,
     offer: Option<Offer>,
-    /// No backlogged tick is shown before this time.
+    /// No tick is shown before this time.
     ready_at: Nanos,
     /// A tick was shown again, so the guest may find it twice.
     spare: bool,
-    /// An acknowledgement has come since the reset.
+    /// It did find one twice, and the next one that is due is the one that it has.
+    ahead: bool,
+    /// An acknowledgement has come since the guest set the timer.
     heard: bool,
     /// None is awaited.
     blind: bool,
@@ -98,6 +100,7 @@ impl TickLedger {
             offer: None,
             ready_at: 0,
             spare: false,
+            ahead: false,
             heard: false,
             blind: acknowledgement == Acknowledgement::Never,
             counters: TickCounters::default(),
@@ -142,21 +145,17 @@ impl TickLedger {
     pub fn forget(&mut self) {
         self.limit(0);
         self.carry = 0;
+        self.ahead = false;
     }
 
-    /// Nobody waits any longer for the guest to take the tick that is before it: the guest set its
-    /// timer anew.
-    pub fn withdraw(&mut self) {
-        if let Some(offer) = self.offer.take() {
-            // It was shown, and unless it was masked the guest will find it.
-            if offer.masked {
-                self.counters.dropped += 1;
-            } else {
-                self.counters.delivered += 1;
-                self.counters.replayed += u64::from(offer.replayed);
-            }
-        }
+    /// The guest set its timer anew, and perhaps another part of it than before: nobody waits any
+    /// longer for the tick that is before it.
+    pub fn restart(&mut self) {
+        self.withdraw();
+        self.heard = false;
+        self.ready_at = 0;
     }
+
     /// As new, but for what was counted.
     pub fn reset(&mut self) {
         self.stop();
@@ -177,13 +176,16 @@ impl TickLedger {
         if ticks == 0 {
             return;
         }
-        let free = self.offer.is_none() && self.backlog == 0;
         self.counters.due = self.counters.due.saturating_add(ticks);
-        let behind = ticks - u64::from(free);
+        let found = u64::from(std::mem::take(&mut self.ahead));
+        self.counters.delivered += found;
+        let ticks = ticks - found;
+        let free = self.offer.is_none() && self.backlog == 0;
+        let behind = ticks.saturating_sub(free.into());
         self.counters.coalesced = self.counters.coalesced.saturating_add(behind);
         self.backlog = self.backlog.saturating_add(ticks);
         self.last_due = last;
-        self.fresh |= free;
+        self.fresh |= free && ticks > 0;
         let capacity = match self.policy {
             TickPolicy::Discard => u64::from(free),
             TickPolicy::Replay | TickPolicy::Slew => self.capacity(),
@@ -236,7 +238,7 @@ impl TickLedger {
             self.withdraw();
             self.forget();
         }
-        if self.backlog == 0 || !self.fresh && now < self.ready_at {
+        if self.backlog == 0 || now < self.ready_at {
             return;
         }
         let behind = self.period.unwrap_or(0).saturating_mul(self.backlog - 1);
@@ -258,10 +260,14 @@ impl TickLedger {
     pub fn deadline(&self) -> Option<Nanos> {
         match self.offer {
             Some(offer) => offer.again,
-            None if self.backlog == 0 => None,
-            None if self.fresh => Some(self.last_due),
-            None => Some(self.ready_at),
+            None => (self.backlog > 0).then_some(self.ready_at),
         }
+    }
+
+    /// Whether there are ticks: a period was set, and nothing stopped them since.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.period.is_some()
     }
 
     /// Whether a tick is before the guest that it has not taken.
@@ -281,6 +287,7 @@ impl TickLedger {
     /// `offer` was shown, with this result.
     fn show(&mut self, mut offer: Offer, now: Nanos, delivery: Delivery) {
         offer.shown = now;
+        self.offer = None;
         let period = self.period.unwrap_or(PATIENCE);
         let again = match delivery {
             Delivery::Delivered | Delivery::Unknown if self.blind => {
@@ -338,7 +345,11 @@ impl TickLedger {
     /// An end of interrupt with no tick before the guest: of one that was shown twice, the guest
     /// found both.
     fn take_spare(&mut self) {
-        if std::mem::take(&mut self.spare) && self.backlog > 0 {
+        if !std::mem::take(&mut self.spare) {
+            return;
+        }
+        self.ahead = self.backlog == 0;
+        if !self.ahead {
             self.backlog -= 1;
             self.fresh &= self.backlog > 0;
             self.counters.delivered += 1;
@@ -346,9 +357,22 @@ impl TickLedger {
         }
     }
 
+    /// Nobody waits any longer for the tick before the guest.
+    fn withdraw(&mut self) {
+        if let Some(offer) = self.offer.take() {
+            // It was shown, and unless it was masked the guest will find it.
+            if offer.masked {
+                self.counters.dropped += 1;
+            } else {
+                self.counters.delivered += 1;
+                self.counters.replayed += u64::from(offer.replayed);
+            }
+        }
+    }
+
     /// The time between two ticks at two to eight times their rate, by how many wait.
     fn slewed(&self, period: Nanos) -> Nanos {
-        period / (self.backlog.min(7) + 1)
+        period / (self.backlog.clamp(1, 7) + 1)
     }
 
     /// How many ticks may wait.
@@ -365,3 +389,8 @@ impl TickLedger {
         self.fresh &= self.backlog > 0;
     }
 }
+
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;
