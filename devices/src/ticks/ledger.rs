@@ -337,7 +337,7 @@ impl TickLedger {
             TickPolicy::Slew => offer.shown.saturating_add(self.slewed(period)).max(now),
             TickPolicy::Replay | TickPolicy::Discard => {
                 let busy = now.saturating_sub(offer.shown);
-                now.saturating_add(busy.max(SHORTEST_PAUSE).min(period / 8))
+                now.saturating_add((busy / 2).max(SHORTEST_PAUSE).min(period / 8))
             }
         };
     }

@@ -14,8 +14,8 @@ pub use ledger::{Acknowledgement, TickLedger};
 /// What becomes of ticks that could not be shown to the guest at their time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum TickPolicy {
-    /// Each follows as soon as the guest has taken the one before, after a pause in which its main
-    /// program runs for as long as the interrupt took, or for an eighth of the period if that is
+    /// Each follows as soon as the guest has taken the one before, after a pause for its main
+    /// program of half the time that the interrupt took, or of an eighth of the period if that is
     /// shorter.
     #[default]
     Replay,
