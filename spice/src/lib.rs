@@ -59,9 +59,10 @@
 //!
 //! Clients are hostile until proven otherwise: every length is checked before memory is reserved,
 //! every stage of a link has a time limit, a client that breaks the protocol loses its session and
-//! nobody else's. Passwords are compared in constant time. A [`Listener`] speaks TLS if it is given a
-//! [`tls::Tls`], and [`Config::secure_channels`] says which channels insist on that. Browsers connect
-//! to the same ports by WebSocket, if their page comes from the same host.
+//! nobody else's. Tickets are compared in constant time, and whoever guesses at them has to wait. A
+//! [`Listener`] speaks TLS if it is given a [`tls::Tls`], and [`Config::secure_channels`] says which
+//! channels insist on that. Browsers connect to the same ports by WebSocket, if their page comes from
+//! the same host.
 
 #![forbid(unsafe_code)]
 
@@ -97,17 +98,19 @@ pub use devices::{Devices, Port};
 pub use framebuffer::Framebuffer;
 pub use geometry::{Point, Rect, Size};
 pub use input::{Buttons, InputSink, Key, Locks, PointerEvent};
-pub use link::auth::{Auth, Password, PasswordError};
 pub use listener::{ListenError, Listener};
 pub use pipe::{Pipe, PipeEvent};
 pub use protocol::{ChannelKind, MouseMode};
 #[cfg(fuzzing)]
 pub use server::fuzzing;
-pub use server::{Config, Server};
+pub use server::{Config, Second, Server, Sharing};
 pub use session::{ChannelInfo, Ending, ServerInfo, SessionEvent, SessionInfo, SessionObserver};
 pub use source::{
     ClientCapabilities, CursorImage, CursorKind, CursorState, DisplayObserver, DisplaySource, Head,
     HeadRequest, Layout, PixelFormat, Update,
 };
-pub use ticket::Permissions;
+pub use ticket::{
+    Auth, CONFIG_TICKET, Lapse, NewTicket, Password, PasswordError, Permissions, TicketError,
+    TicketInfo,
+};
 pub use transport::{Console, ConsoleError, Origin, OriginError, Security};

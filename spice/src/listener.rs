@@ -11,6 +11,7 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 
 use crate::address::{AddressError, ListenAddress, MAX_PATH};
+use crate::link::guard::{Peer, Source};
 use crate::tls::Tls;
 use crate::transport::Security;
 use crate::wire::BoxedStream;
@@ -186,8 +187,7 @@ fn system_error(address: &ListenAddress, source: io::Error) -> ListenError {
 pub(crate) struct Connection {
     pub(crate) stream: BoxedStream,
     pub(crate) security: Security,
-    /// Who it is: address and port, or the process behind a Unix socket.
-    pub(crate) peer: String,
+    pub(crate) peer: Peer,
 }
 
 /// A listener that a runtime drives.
@@ -228,17 +228,29 @@ impl Acceptor {
                     .with_interval(KEEPALIVE_INTERVAL);
                 let _ = socket.set_tcp_keepalive(&keepalive);
                 let _ = socket.set_tcp_user_timeout(Some(USER_TIMEOUT));
+                let peer = Peer {
+                    name: peer.to_string(),
+                    source: peer.ip().into(),
+                };
                 Ok(Connection {
                     stream: Box::new(stream),
                     security: Security::Plain,
-                    peer: peer.to_string(),
+                    peer,
                 })
             }
             Self::Unix(listener, _) => {
                 let (stream, _) = listener.accept().await?;
                 let _ = SockRef::from(&stream).set_send_buffer_size(UNIX_BUFFER);
-                let peer = stream.peer_cred().ok().and_then(|cred| cred.pid());
-                let peer = peer.map_or_else(|| "unix".to_owned(), |pid| format!("unix:pid={pid}"));
+                let credentials = stream.peer_cred().ok();
+                let process = credentials.and_then(|peer| peer.pid());
+                let peer = Peer {
+                    name: process
+                        .map_or_else(|| "unix".to_owned(), |pid| format!("unix:pid={pid}")),
+                    source: Source::Process {
+                        user: credentials.map_or(0, |peer| peer.uid()),
+                        process: process.and_then(|pid| pid.try_into().ok()).unwrap_or(0),
+                    },
+                };
                 Ok(Connection {
                     stream: Box::new(stream),
                     security: Security::Local,

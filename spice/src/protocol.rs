@@ -118,6 +118,7 @@ pub(crate) mod common {
     pub(crate) const SET_ACK: u16 = 3;
     pub(crate) const PING: u16 = 4;
     pub(crate) const DISCONNECTING: u16 = 6;
+    pub(crate) const NOTIFY: u16 = 7;
 
     pub(crate) const C_ACK_SYNC: u16 = 1;
     pub(crate) const C_ACK: u16 = 2;

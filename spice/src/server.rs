@@ -1,4 +1,6 @@
-//! The server: takes connections through the link stage and joins them to sessions.
+//! The server: what a program starts, asks and stops.
+
+mod reception;
 
 #[cfg(fuzzing)]
 pub mod fuzzing;
@@ -6,27 +8,21 @@ pub mod fuzzing;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use rand::Rng;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use crate::address::ListenAddress;
-use crate::channel::{self, Context};
 use crate::clock::MediaClock;
 use crate::devices::{Devices, Shared};
-use crate::link::auth::Auth;
+use crate::link::guard::Guard;
 use crate::link::keys::KeyStore;
-use crate::link::message::LinkMessage;
-use crate::link::{self, Refusal};
-use crate::listener::{Connection, ListenError, Listener};
-use crate::protocol::{ChannelKind, LinkResult};
-use crate::session::{Ending, ServerInfo, Session, SessionEvent, SessionObserver};
-use crate::ticket::Permissions;
-use crate::tls::{SecureChannels, Tls};
-use crate::transport::{self, Console, Opened, Origin, Security, Site};
-use crate::wire::BoxedStream;
+use crate::listener::{ListenError, Listener};
+use crate::session::{Ending, ServerInfo, Session, SessionObserver};
+use crate::ticket::{Auth, NewTicket, TicketError, TicketInfo, TicketSet};
+use crate::tls::SecureChannels;
+use crate::transport::{Console, Origin};
 
 /// What a server is told at its start.
 #[derive(Debug, Clone)]
@@ -39,12 +35,37 @@ pub struct Config {
     pub auth: Auth,
     /// Sessions at a time.
     pub max_sessions: usize,
+    /// How several clients share the display.
+    pub sharing: Sharing,
     /// Which channels a plain TCP connection can't have.
     pub secure_channels: SecureChannels,
     /// What a browser is shown that opens the server's port.
     pub console: Option<Console>,
     /// Whose web pages may connect by WebSocket; those of the server's own host always may.
     pub origins: Vec<Origin>,
+}
+
+/// How several clients share a display.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Sharing {
+    /// All of them look and type at once.
+    #[default]
+    Shared,
+    /// One at a time.
+    Exclusive(Second),
+    /// All of them look. Whoever connects when nobody has the input gets it, and keeps it to the
+    /// end.
+    ViewOnly,
+}
+
+/// What happens when a second client comes to a display that is for one at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Second {
+    /// It is refused.
+    #[default]
+    Refuse,
+    /// It takes over: the first one is ended.
+    TakeOver,
 }
 
 impl Default for Config {
@@ -54,6 +75,7 @@ impl Default for Config {
             uuid: None,
             auth: Auth::None,
             max_sessions: 128,
+            sharing: Sharing::Shared,
             secure_channels: SecureChannels::None,
             console: None,
             origins: Vec::new(),
@@ -61,8 +83,6 @@ impl Default for Config {
     }
 }
 
-/// Connections in their link stage at a time; more are closed at once.
-const MAX_LINKS: usize = 256;
 /// How long to wait when the system has no room for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -72,7 +92,9 @@ pub struct Server {
     devices: Shared,
     observer: Arc<dyn SessionObserver>,
     keys: OnceLock<KeyStore>,
-    links: Semaphore,
+    guard: Guard,
+    /// None if nobody is asked for a ticket.
+    tickets: Option<TicketSet>,
     sessions: Mutex<BTreeMap<u32, Arc<Session>>>,
     /// How many sessions there are; what [`Server::closed`] waits for.
     population: watch::Sender<usize>,
@@ -89,12 +111,18 @@ impl Server {
     #[must_use]
     pub fn new(config: Config, devices: Devices, observer: Arc<dyn SessionObserver>) -> Arc<Self> {
         let clock = MediaClock::start();
+        let tickets = match &config.auth {
+            Auth::None => None,
+            Auth::Tickets => Some(TicketSet::new()),
+            Auth::Password(password) => Some(TicketSet::with_first(password.clone())),
+        };
         Arc::new(Self {
             config,
             devices: Shared::new(devices, clock),
             observer,
             keys: OnceLock::new(),
-            links: Semaphore::new(MAX_LINKS),
+            guard: Guard::default(),
+            tickets,
             sessions: Mutex::default(),
             population: watch::Sender::new(0),
             shutdown: watch::Sender::new(false),
@@ -175,6 +203,63 @@ impl Server {
         }
     }
 
+    /// Adds a ticket; those that are there stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// If nobody is asked for tickets, there are too many, or another one has its id or password.
+    pub fn add_ticket(&self, new: NewTicket) -> Result<TicketInfo, TicketError> {
+        self.ticket_set()?.add(new, Instant::now())
+    }
+
+    /// All tickets, and those that lapsed lately, in the order in which they were added.
+    ///
+    /// # Errors
+    ///
+    /// If nobody is asked for tickets.
+    pub fn tickets(&self) -> Result<Vec<TicketInfo>, TicketError> {
+        Ok(self.ticket_set()?.list(Instant::now()))
+    }
+
+    /// Lets no new session be had with a ticket; and ends those that it opened, or lets them go on.
+    /// Returns how many there are.
+    ///
+    /// # Errors
+    ///
+    /// If nobody is asked for tickets, or there is none of that id.
+    pub fn revoke_ticket(&self, id: &str, end_sessions: bool) -> Result<usize, TicketError> {
+        let ticket = self.ticket_set()?.revoke(id)?;
+        let sessions = self.sessions.lock();
+        let opened = sessions.values().filter(|session| {
+            let its = session.ticket();
+            its.is_some_and(|its| Arc::ptr_eq(its, &ticket)) && session.has_ended().is_none()
+        });
+        let count = opened.inspect(|session| {
+            if end_sessions {
+                session.end(Ending::Revoked);
+            }
+        });
+        Ok(count.count())
+    }
+
+    /// Ends a session, whose client is told the reason. `false` if there is none of that id.
+    pub fn terminate(&self, session: u32, reason: &str) -> bool {
+        let sessions = self.sessions.lock();
+        let session = sessions
+            .get(&session)
+            .filter(|session| session.has_ended().is_none());
+        if let Some(session) = session {
+            session.end(Ending::Terminated {
+                reason: reason.to_owned(),
+            });
+        }
+        session.is_some()
+    }
+
+    fn ticket_set(&self) -> Result<&TicketSet, TicketError> {
+        self.tickets.as_ref().ok_or(TicketError::NotAsked)
+    }
+
     /// [`InputSink::absolute`] may have changed: clients are told.
     pub fn refresh_mouse_mode(&self) {
         self.mouse_changes.send_replace(());
@@ -216,204 +301,6 @@ impl Server {
     /// The clock of audio and video: milliseconds, wrapping.
     pub(crate) fn media_time(&self) -> u32 {
         self.clock.media_time()
-    }
-
-    /// Serves one connection to its end.
-    async fn welcome(self: Arc<Self>, connection: Connection, tls: Option<Arc<Tls>>) {
-        let permit = self.links.try_acquire();
-        let Connection {
-            stream,
-            security,
-            peer,
-        } = connection;
-        let opened = match &permit {
-            Ok(_) => transport::open(stream, security, tls.as_deref(), self.site()).await,
-            Err(_) => Err(Refusal::TooManyLinks),
-        };
-        let (mut stream, security) = match opened {
-            Ok(Opened::Link(stream, security)) => (stream, security),
-            Ok(Opened::Served) => return,
-            Err(refusal) => return self.refused(peer, &refusal),
-        };
-        match self.link(&mut stream, security, &peer).await {
-            Ok((context, wanted)) => {
-                drop(permit);
-                self.attend(context, stream, &wanted).await;
-            }
-            Err(refusal) => {
-                self.refused(peer, &refusal);
-                if refusal.code().is_some() {
-                    link::part(&mut stream).await;
-                }
-            }
-        }
-    }
-
-    fn refused(&self, peer: String, refusal: &Refusal) {
-        let reason = refusal.to_string();
-        tracing::info!(peer, reason, "SPICE connection refused");
-        self.observer.event(SessionEvent::Refused { peer, reason });
-    }
-
-    /// What browsers find here.
-    fn site(&self) -> Site<'_> {
-        let Config {
-            name,
-            console,
-            origins,
-            secure_channels,
-            ..
-        } = &self.config;
-        let port = self.secure_port.load(Ordering::Relaxed);
-        let secured = port != 0 && secure_channels.contains(ChannelKind::Main);
-        Site {
-            title: name,
-            console: console.as_ref(),
-            origins,
-            secure_port: secured.then_some(port),
-        }
-    }
-
-    /// The link stage: makes a connection a channel of a session.
-    async fn link(
-        self: &Arc<Self>,
-        stream: &mut BoxedStream,
-        security: Security,
-        peer: &str,
-    ) -> Result<(Context, LinkMessage), Refusal> {
-        let wanted = link::hello(stream, security, &self.config.secure_channels).await?;
-        let keys = self.keys.get().ok_or(Refusal::Unavailable)?;
-        let admitted = match link::authenticate(stream, &wanted, keys, &self.config.auth).await {
-            Ok(()) => self.admit(&wanted, peer, security),
-            Err(refusal) => Err(refusal),
-        };
-        let result = match &admitted {
-            Ok(_) => Some(LinkResult::Ok),
-            Err(refusal) => refusal.code(),
-        };
-        let concluded = match result {
-            Some(code) => link::conclude(stream, code).await,
-            None => Ok(()),
-        };
-        let context = admitted?;
-        if let Err(refusal) = concluded {
-            self.dismiss(&context, Ending::Vanished);
-            return Err(refusal);
-        }
-        Ok((context, wanted))
-    }
-
-    /// Finds or makes the session and opens the channel in it. Only asked after authentication, so
-    /// that strangers learn nothing about sessions.
-    fn admit(
-        self: &Arc<Self>,
-        wanted: &LinkMessage,
-        peer: &str,
-        security: Security,
-    ) -> Result<Context, Refusal> {
-        let no_channel = Refusal::NoSuchChannel {
-            kind: wanted.channel_type,
-            id: wanted.channel_id,
-        };
-        let kind = ChannelKind::from_wire(wanted.channel_type).ok_or(no_channel.clone())?;
-        let there = match (kind, wanted.channel_id) {
-            (ChannelKind::Main, id) => id == 0,
-            (kind, id) => self.devices.has_channel(kind, id),
-        };
-        if !there {
-            return Err(no_channel);
-        }
-        if *self.shutdown.borrow() {
-            return Err(Refusal::Unavailable);
-        }
-        let session = match (kind, wanted.connection_id) {
-            (ChannelKind::Main, 0) => self.new_session(peer)?,
-            // A main channel with an id continues a migrated session, and none was migrated here.
-            (ChannelKind::Main, id) => return Err(Refusal::NoSuchSession { id }),
-            (_, id) => {
-                let session = self.sessions.lock().get(&id).cloned();
-                session.ok_or(Refusal::NoSuchSession { id })?
-            }
-        };
-        if !session.permissions().allows(kind) {
-            return Err(Refusal::NotPermitted { kind });
-        }
-        let channel = session
-            .open(kind, wanted.channel_id, security)
-            .ok_or(no_channel)?;
-        Ok(Context {
-            server: self.clone(),
-            session,
-            channel,
-            capabilities: wanted.channel.clone(),
-        })
-    }
-
-    fn new_session(&self, peer: &str) -> Result<Arc<Session>, Refusal> {
-        let mut sessions = self.sessions.lock();
-        if sessions.len() >= self.config.max_sessions {
-            return Err(Refusal::TooManySessions);
-        }
-        // Ids are a secret of a kind: whoever has the password and the id may join the session.
-        let id = loop {
-            let id = rand::thread_rng().r#gen();
-            if id != 0 && !sessions.contains_key(&id) {
-                break id;
-            }
-        };
-        let session = Session::new(id, peer.to_owned(), Permissions::ALL);
-        sessions.insert(id, session.clone());
-        self.population.send_replace(sessions.len());
-        Ok(session)
-    }
-
-    /// Serves a channel, and ends its session if it was the main one or broke the protocol.
-    async fn attend(&self, context: Context, stream: BoxedStream, wanted: &LinkMessage) {
-        let (session, kind) = (context.session.id, context.channel.kind);
-        let peer = context.session.peer.clone();
-        if kind == ChannelKind::Main {
-            tracing::info!(session, peer, "SPICE client connected");
-            self.observer
-                .event(SessionEvent::Connected { session, peer });
-        }
-        let id = context.channel.id;
-        self.observer.event(SessionEvent::ChannelOpened {
-            session,
-            channel: kind,
-            id,
-        });
-
-        let ending = channel::run(&context, stream, wanted.framing()).await;
-        tracing::debug!(session, channel = %kind, id, %ending, "SPICE channel closed");
-        self.dismiss(&context, ending);
-    }
-
-    /// Takes a channel out of its session; the session too, if it cannot go on without.
-    fn dismiss(&self, context: &Context, ending: Ending) {
-        let Context {
-            session, channel, ..
-        } = context;
-        session.close(channel);
-        let is_main = channel.kind == ChannelKind::Main;
-        if !is_main && !ending.is_violation() {
-            return;
-        }
-        session.end(ending);
-        if is_main {
-            let mut sessions = self.sessions.lock();
-            sessions.remove(&session.id);
-            self.population.send_replace(sessions.len());
-            drop(sessions);
-            let reason = session.has_ended().unwrap_or(Ending::Closed);
-            let peer = session.peer.clone();
-            tracing::info!(session = session.id, peer, %reason, "SPICE client disconnected");
-            let session = session.id;
-            self.observer.event(SessionEvent::Disconnected {
-                session,
-                peer,
-                reason,
-            });
-        }
     }
 }
 

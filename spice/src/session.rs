@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::{Notify, watch};
 
 use crate::protocol::{ChannelKind, MouseMode};
-use crate::ticket::Permissions;
+use crate::ticket::{Permissions, Ticket};
 use crate::transport::Security;
 use crate::wire::Traffic;
 
@@ -57,6 +57,18 @@ pub enum Ending {
     /// The server shuts down.
     #[error("the server shuts down")]
     Shutdown,
+    /// Somebody who controls the server ended the session.
+    #[error("the session was ended: {reason}")]
+    Terminated {
+        /// Why, in their words.
+        reason: String,
+    },
+    /// Another client took over a display that is for one at a time.
+    #[error("somebody else took over")]
+    TakenOver,
+    /// The session's ticket was revoked, and its sessions with it.
+    #[error("the session's ticket was revoked")]
+    Revoked,
     /// The system reported an error on the socket.
     #[error("socket error: {error}")]
     Socket {
@@ -86,6 +98,8 @@ pub enum SessionEvent {
         session: u32,
         /// Who it is: address and port, or the process behind a Unix socket.
         peer: String,
+        /// The id of its ticket; `None` if none is asked for.
+        ticket: Option<String>,
     },
     /// A session has one more channel.
     ChannelOpened {
@@ -109,8 +123,12 @@ pub enum SessionEvent {
     Refused {
         /// Who it was.
         peer: String,
+        /// Why: a word that stays the same from release to release, such as `wrong-ticket`.
+        code: &'static str,
         /// Why, in words.
         reason: String,
+        /// The id of the ticket that was presented, if it opens nothing any more.
+        ticket: Option<String>,
     },
 }
 
@@ -140,6 +158,14 @@ pub struct SessionInfo {
     pub id: u32,
     /// Who it is.
     pub peer: String,
+    /// The id of its ticket; `None` if none was asked for.
+    pub ticket: Option<String>,
+    /// Whose its ticket is.
+    pub label: String,
+    /// What it may do.
+    pub permissions: Permissions,
+    /// When it began.
+    pub since: SystemTime,
     /// Who draws the pointer.
     pub mouse_mode: MouseMode,
     /// The last measured round trip of the main channel, in microseconds.
@@ -167,7 +193,10 @@ pub struct ChannelInfo {
 pub(crate) struct Session {
     pub(crate) id: u32,
     pub(crate) peer: String,
+    /// What it was opened with; none if nobody asks for tickets.
+    ticket: Option<Arc<Ticket>>,
     permissions: Permissions,
+    since: SystemTime,
     ended: watch::Sender<Option<Ending>>,
     channels: Mutex<Vec<Arc<Channel>>>,
     wanted_mode: Mutex<Option<MouseMode>>,
@@ -188,16 +217,28 @@ const NOT_MEASURED: u64 = u64::MAX;
 const MAX_CHANNELS: usize = 64;
 
 impl Session {
-    pub(crate) fn new(id: u32, peer: String, permissions: Permissions) -> Arc<Self> {
+    pub(crate) fn new(
+        id: u32,
+        peer: String,
+        ticket: Option<Arc<Ticket>>,
+        permissions: Permissions,
+    ) -> Arc<Self> {
         Arc::new(Self {
             id,
             peer,
+            ticket,
             permissions,
+            since: SystemTime::now(),
             ended: watch::Sender::new(None),
             channels: Mutex::default(),
             wanted_mode: Mutex::default(),
             round_trip: AtomicU64::new(NOT_MEASURED),
         })
+    }
+
+    /// The ticket that each of its channels has to prove.
+    pub(crate) fn ticket(&self) -> Option<&Arc<Ticket>> {
+        self.ticket.as_ref()
     }
 
     /// What it may do; the same from its first channel to its last.
@@ -287,6 +328,13 @@ impl Session {
         SessionInfo {
             id: self.id,
             peer: self.peer.clone(),
+            ticket: self.ticket.as_ref().map(|ticket| ticket.id.clone()),
+            label: self
+                .ticket
+                .as_ref()
+                .map_or(String::new(), |ticket| ticket.label.clone()),
+            permissions: self.permissions.clone(),
+            since: self.since,
             mouse_mode: self.mouse_mode(absolute),
             round_trip_us: (round_trip != NOT_MEASURED).then_some(round_trip),
             channels: channels

@@ -4,6 +4,8 @@
 
 mod common;
 
+use std::collections::BTreeSet;
+
 use caraway_spice::{Auth, Config, Password, SessionEvent, Size};
 use common::{CURSOR, DISPLAY, Fixture, INPUTS, Link, MAIN, word};
 
@@ -108,15 +110,39 @@ fn the_reply_has_a_key_and_what_proxies_insist_on() {
     }
 }
 
+/// A connection that has its reply, and the key in it.
+fn replied(fixture: &Fixture) -> (Vec<u8>, common::Raw) {
+    let mut raw = fixture.connect();
+    raw.write(&Link::default().bytes());
+    let reply = raw.read_reply();
+    (reply[20..182].to_vec(), raw)
+}
+
 #[test]
-fn every_link_has_a_key_of_its_own() {
+fn links_at_the_same_time_have_different_keys() {
+    let fixture = locked();
+    let links = [(); 4].map(|()| replied(&fixture));
+    let keys: BTreeSet<_> = links.iter().map(|(key, _)| key).collect();
+    assert_eq!(keys.len(), links.len());
+}
+
+#[test]
+fn links_have_fresh_keys_while_there_are_some() {
     let fixture = open();
-    let key = || {
-        let mut raw = fixture.connect();
-        raw.write(&Link::default().bytes());
-        raw.read_reply()[20..182].to_vec()
-    };
-    assert_ne!(key(), key());
+    let mut keys = BTreeSet::new();
+    common::wait_for("ten keys", || {
+        keys.insert(replied(&fixture).0);
+        (keys.len() == 10).then_some(())
+    });
+}
+
+#[test]
+fn a_flood_of_links_that_prove_nothing_is_served() {
+    for fixture in [open(), locked()] {
+        for _ in 0..300 {
+            replied(&fixture);
+        }
+    }
 }
 
 #[test]
@@ -138,7 +164,10 @@ fn the_password_opens_and_others_do_not() {
     let refused = fixture
         .notes
         .wait_event(|event| matches!(event, SessionEvent::Refused { .. }));
-    assert!(matches!(refused, SessionEvent::Refused { reason, .. } if reason == "wrong password"));
+    assert!(
+        matches!(refused, SessionEvent::Refused { code, .. } if code == "wrong-ticket"),
+        "{refused:?}"
+    );
 }
 
 #[test]

@@ -65,6 +65,9 @@ pub enum Event {
         session: u32,
         /// Where it comes from.
         peer: String,
+        /// The id of its ticket, if the machine asks for tickets.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ticket: Option<String>,
     },
     /// A viewer went away.
     #[serde(rename = "spice.disconnected")]
@@ -73,14 +76,21 @@ pub enum Event {
         session: u32,
         /// Where it came from.
         peer: String,
+        /// Why.
+        reason: String,
     },
     /// A viewer was not let in.
     #[serde(rename = "spice.refused")]
     SpiceRefused {
         /// Where it came from.
         peer: String,
-        /// Why.
+        /// Why, as a word that stays the same: `wrong-ticket`, `expired-ticket`, …
+        code: String,
+        /// Why, in words.
         reason: String,
+        /// The id of the ticket that it came with, if that opens nothing any more.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ticket: Option<String>,
     },
     /// What the guest shows has another size now.
     #[serde(rename = "display.mode")]

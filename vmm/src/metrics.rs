@@ -22,6 +22,11 @@ impl Value {
         self.0.fetch_add(n, Ordering::Relaxed);
     }
 
+    /// Counts `n` fewer; for gauges.
+    pub fn subtract(&self, n: u64) {
+        self.0.fetch_sub(n, Ordering::Relaxed);
+    }
+
     /// Says how many there are now; for gauges.
     pub fn set(&self, n: u64) {
         self.0.store(n, Ordering::Relaxed);

@@ -83,6 +83,9 @@ async fn say_goodbye(context: &Context, writer: &mut MessageWriter, ending: &End
         Ending::Vanished | Ending::Closed | Ending::Socket { .. }
     );
     if !gone && !writer.is_torn() {
+        if context.channel.kind == ChannelKind::Main {
+            let _ = writer.send(notice(context, ending)).await;
+        }
         let error = u32::from(ending.is_violation());
         let bye = Message::new(common::DISCONNECTING)
             .u64(context.server.uptime_ns())
@@ -90,6 +93,23 @@ async fn say_goodbye(context: &Context, writer: &mut MessageWriter, ending: &End
         let _ = writer.send(bye).await;
     }
     writer.close().await;
+}
+
+/// Tells a person why they are put out.
+fn notice(context: &Context, ending: &Ending) -> Message {
+    /// `SPICE_NOTIFY_SEVERITY_WARN` and `SPICE_NOTIFY_VISIBILITY_HIGH`.
+    const WARNING: u32 = 1;
+    const VISIBLE: u32 = 2;
+    let text = ending.to_string();
+    let length = u32::try_from(text.len()).unwrap_or(0);
+    Message::new(common::NOTIFY)
+        .u64(context.server.uptime_ns())
+        .u32(WARNING)
+        .u32(VISIBLE)
+        .u32(0)
+        .u32(length)
+        .bytes(text.as_bytes())
+        .u8(0)
 }
 
 impl Context {

@@ -1,24 +1,30 @@
-//! RSA keys made ahead, one for each link.
+//! RSA keys made ahead.
 //!
-//! The protocol fixes RSA with 1024 bits, PKCS #1 OAEP and SHA-1 for the ticket. Every link gets a
-//! key of its own, and a key decrypts one ticket at most: timing attacks on RSA decryption, which
-//! the `rsa` crate is known for (RUSTSEC-2023-0071, "Marvin"), need thousands of decryptions with
-//! the same key and so find nothing to measure here.
+//! The protocol fixes RSA with 1024 bits, PKCS #1 OAEP and SHA-1 for the ticket. A key decrypts one
+//! ticket at most: timing attacks on RSA decryption, which the `rsa` crate is known for
+//! (RUSTSEC-2023-0071, "Marvin"), need thousands of decryptions with the same key and so find
+//! nothing to measure here, and a recorded ticket opens nothing a second time.
 //!
-//! Making a key takes some twenty milliseconds, so a thread of its own keeps a few in store, and
-//! rests as long as it works, so that a flood of links costs half a processor at most. Such a flood
-//! empties the store and then waits for that thread; nobody else waits for it. Where no password is
-//! asked for, nothing is ever decrypted, and links of a flood do not wait either: they get the public
-//! half of an earlier key, whose private half is gone.
+//! Making a key takes some twenty milliseconds, so a thread of its own keeps a few in store. It runs
+//! at a low priority, and rests between two keys unless somebody waits: the guest and the viewers
+//! come first.
+//!
+//! A link borrows a key and gives it back if nothing was decrypted with it, because its client left
+//! before its ticket came, or because nobody asks for passwords. Such a key goes out again only when
+//! there is no fresh one. So every link has a key of its own at any usual pace, and in a flood only
+//! tickets use keys up: connections that come and go, however many, cost none.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use parking_lot::{Condvar, Mutex};
 use rsa::pkcs8::EncodePublicKey;
 use rsa::{Oaep, RsaPrivateKey};
 use sha1::Sha1;
-use tokio::sync::{Mutex, mpsc};
-use tokio::time::timeout;
+use tokio::sync::Semaphore;
+use zeroize::Zeroizing;
 
 /// Bytes of the DER `SubjectPublicKeyInfo` of an RSA key with 1024 bits.
 pub(crate) const PUBLIC_KEY_LEN: usize = 162;
@@ -26,96 +32,183 @@ pub(crate) const PUBLIC_KEY_LEN: usize = 162;
 pub(crate) const TICKET_LEN: usize = 128;
 
 const BITS: usize = 1024;
-/// Keys in store: the channels of two clients that come at once.
-const STORE: usize = 8;
-/// How long a link without a password waits for a key of its own.
-const SPARE_TIME: Duration = Duration::from_secs(3);
+/// Keys in store: the channels of a few clients that come at once.
+const STORE: usize = 16;
+/// How nice the thread is to others: where all want the processor, it gets a tenth.
+const NICE: i32 = 10;
+/// How much longer the thread rests than it works while there are keys: it takes a fifth of a
+/// processor then.
+const REST: u32 = 4;
+/// How long it rests if the system has no random numbers.
+const DROUGHT: Duration = Duration::from_secs(1);
 
 /// A DER `SubjectPublicKeyInfo`.
 pub(crate) type PublicKey = [u8; PUBLIC_KEY_LEN];
 
-/// The key of one link.
 pub(crate) struct LinkKey {
     private: RsaPrivateKey,
-    pub(crate) public: PublicKey,
+    public: PublicKey,
 }
 
 impl LinkKey {
-    fn generate() -> Option<Self> {
+    pub(crate) fn generate() -> Option<Self> {
         let private = RsaPrivateKey::new(&mut rand::thread_rng(), BITS).ok()?;
         let der = private.to_public_key().to_public_key_der().ok()?;
         let public = der.as_bytes().try_into().ok()?;
         Some(Self { private, public })
     }
+}
 
-    /// Decrypts the one ticket of this key's link. `None` if it was not encrypted for this key.
-    pub(crate) fn decrypt(self, ticket: &[u8; TICKET_LEN]) -> Option<Vec<u8>> {
-        self.private.decrypt(Oaep::new::<Sha1>(), ticket).ok()
+/// A key that one link has for itself; back in the store when dropped.
+pub(crate) struct Lease {
+    key: Option<LinkKey>,
+    public: PublicKey,
+    store: Arc<Shared>,
+}
+
+impl Lease {
+    pub(crate) fn public(&self) -> &PublicKey {
+        &self.public
+    }
+
+    /// Decrypts a ticket, after which the key is gone. `None` if it was not encrypted for this key.
+    pub(crate) fn decrypt(mut self, ticket: &[u8; TICKET_LEN]) -> Option<Zeroizing<Vec<u8>>> {
+        let key = self.key.take()?;
+        let plain = key.private.decrypt(Oaep::new::<Sha1>(), ticket).ok()?;
+        Some(Zeroizing::new(plain))
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(key) = self.key.take() {
+            self.store.put(key, |stock| &mut stock.seen);
+        }
     }
 }
 
 /// The store of keys, and the thread that fills it until the store is dropped.
 pub(crate) struct KeyStore {
-    keys: Mutex<mpsc::Receiver<LinkKey>>,
-    /// What [`KeyStore::take_public`] gave away last.
-    spare: parking_lot::Mutex<Option<PublicKey>>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    stock: Mutex<Stock>,
+    /// The thread's bell.
+    taken: Condvar,
+    /// As many permits as there are keys, but for those on their way to who has waited longest.
+    ready: Semaphore,
+}
+
+#[derive(Default)]
+struct Stock {
+    /// Keys that nobody has seen.
+    fresh: VecDeque<LinkKey>,
+    /// Keys that links gave back, the one that was seen longest ago first.
+    seen: VecDeque<LinkKey>,
+    /// No key is wanted any more.
+    closed: bool,
+}
+
+impl Stock {
+    fn take(&mut self) -> Option<LinkKey> {
+        self.fresh.pop_front().or_else(|| self.seen.pop_front())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.fresh.is_empty() && self.seen.is_empty()
+    }
+}
+
+impl Shared {
+    /// Adds a key to a shelf of the stock, if there is room.
+    fn put(&self, key: LinkKey, shelf: impl FnOnce(&mut Stock) -> &mut VecDeque<LinkKey>) {
+        let mut stock = self.stock.lock();
+        let shelf = shelf(&mut stock);
+        if shelf.len() < STORE {
+            shelf.push_back(key);
+            self.ready.add_permits(1);
+        }
+    }
+
+    /// Waits until another key is due. `false` if none will be.
+    fn wait_for_room(&self, rested: Instant) -> bool {
+        let mut stock = self.stock.lock();
+        while !stock.closed {
+            if stock.fresh.len() >= STORE {
+                self.taken.wait(&mut stock);
+            } else if stock.is_empty() || self.taken.wait_until(&mut stock, rested).timed_out() {
+                return true;
+            }
+        }
+        false
+    }
 }
 
 impl KeyStore {
-    /// Starts the thread.
+    /// A store that nobody fills.
+    pub(crate) fn empty() -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                stock: Mutex::default(),
+                taken: Condvar::new(),
+                ready: Semaphore::new(0),
+            }),
+        }
+    }
+
+    /// A store with a thread.
     pub(crate) fn start() -> std::io::Result<Self> {
-        let (sender, keys) = mpsc::channel(STORE);
+        let store = Self::empty();
+        let shared = store.shared.clone();
         thread::Builder::new()
             .name("spice-keys".to_owned())
             .stack_size(256 * 1024)
-            .spawn(move || fill(&sender))?;
-        Ok(Self {
-            keys: Mutex::new(keys),
-            spare: parking_lot::Mutex::default(),
+            .spawn(move || fill(&shared))?;
+        Ok(store)
+    }
+
+    /// Adds a key that was made elsewhere.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn put(&self, key: LinkKey) {
+        self.shared.put(key, |stock| &mut stock.fresh);
+    }
+
+    /// A key that has decrypted nothing; waits until there is one, and those who came first go
+    /// first. `None` if the store is closed.
+    pub(crate) async fn take(&self) -> Option<Lease> {
+        self.shared.ready.acquire().await.ok()?.forget();
+        let key = self.shared.stock.lock().take()?;
+        self.shared.taken.notify_one();
+        Some(Lease {
+            public: key.public,
+            key: Some(key),
+            store: self.shared.clone(),
         })
-    }
-
-    /// A key that nobody had before; waits until there is one. `None` if the thread is gone.
-    pub(crate) async fn take(&self) -> Option<LinkKey> {
-        self.keys.lock().await.recv().await
-    }
-
-    /// The public half of a key whose private half nobody has: a new one if one can be had soon,
-    /// else the last one again. `None` if the thread is gone.
-    pub(crate) async fn take_public(&self) -> Option<PublicKey> {
-        let spare = *self.spare.lock();
-        let public = match spare {
-            None => self.take().await?.public,
-            Some(spare) => match self.keys.try_lock() {
-                Ok(mut keys) => match timeout(SPARE_TIME, keys.recv()).await {
-                    Ok(key) => key?.public,
-                    Err(_) => spare,
-                },
-                // Others wait already: this is a flood.
-                Err(_) => spare,
-            },
-        };
-        *self.spare.lock() = Some(public);
-        Some(public)
     }
 }
 
-fn fill(sender: &mpsc::Sender<LinkKey>) {
-    let mut made = 0;
-    while !sender.is_closed() {
+impl Drop for KeyStore {
+    fn drop(&mut self) {
+        self.shared.stock.lock().closed = true;
+        self.shared.ready.close();
+        self.shared.taken.notify_one();
+    }
+}
+
+fn fill(shared: &Shared) {
+    let this = Some(rustix::thread::gettid());
+    if let Err(error) = rustix::process::setpriority_process(this, NICE) {
+        tracing::debug!(%error, "keys are made at the usual priority");
+    }
+    let mut rested = Instant::now();
+    while shared.wait_for_room(rested) {
         let start = Instant::now();
-        let Some(key) = LinkKey::generate() else {
-            continue;
-        };
-        // The first keys are wanted soon.
-        if made < STORE {
-            made += 1;
-        } else {
-            thread::sleep(start.elapsed());
+        match LinkKey::generate() {
+            Some(key) => shared.put(key, |stock| &mut stock.fresh),
+            None => thread::sleep(DROUGHT),
         }
-        if sender.blocking_send(key).is_err() {
-            return;
-        }
+        rested = Instant::now() + start.elapsed() * REST;
     }
 }
 
@@ -149,17 +242,14 @@ impl KeyStore {
     /// A store of this key, for the few links that an input makes.
     pub(crate) fn fixed(key: &FixedKey) -> Self {
         const LINKS: usize = 4;
-        let (sender, keys) = mpsc::channel(LINKS);
+        let store = Self::empty();
         for _ in 0..LINKS {
-            let _ = sender.try_send(LinkKey {
+            store.put(LinkKey {
                 private: key.private.clone(),
                 public: key.public,
             });
         }
-        Self {
-            keys: Mutex::new(keys),
-            spare: parking_lot::Mutex::default(),
-        }
+        store
     }
 }
 
@@ -170,10 +260,24 @@ mod tests {
 
     use super::*;
 
+    fn run<T>(work: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        runtime.expect("a runtime can be made").block_on(work)
+    }
+
+    fn store_of(keys: usize) -> KeyStore {
+        let store = KeyStore::empty();
+        for _ in 0..keys {
+            store.put(LinkKey::generate().expect("keys can be made"));
+        }
+        store
+    }
+
     #[test]
     fn a_ticket_for_the_public_key_is_decrypted() {
-        let key = LinkKey::generate().expect("keys can be made");
-        let public = RsaPublicKey::from_public_key_der(&key.public).expect("it is DER");
+        let store = store_of(1);
+        let key = run(store.take()).expect("there is one");
+        let public = RsaPublicKey::from_public_key_der(key.public()).expect("it is DER");
         let ticket = public
             .encrypt(&mut rand::thread_rng(), Oaep::new::<Sha1>(), b"secret\0")
             .expect("it fits");
@@ -181,43 +285,53 @@ mod tests {
             .as_slice()
             .try_into()
             .expect("it has the size of the key");
-        assert_eq!(key.decrypt(ticket).as_deref(), Some(b"secret\0".as_slice()));
+        let plain = key.decrypt(ticket).expect("it is for this key");
+        assert_eq!(plain.as_slice(), b"secret\0");
     }
 
     #[test]
     fn noise_is_no_ticket() {
-        let key = LinkKey::generate().expect("keys can be made");
-        assert_eq!(key.decrypt(&[0x55; TICKET_LEN]), None);
+        let store = store_of(1);
+        let key = run(store.take()).expect("there is one");
+        assert!(key.decrypt(&[0x55; TICKET_LEN]).is_none());
     }
 
     #[test]
-    fn every_link_gets_another_key() {
-        let runtime = tokio::runtime::Builder::new_current_thread().build();
+    fn a_key_that_decrypted_does_not_come_back() {
+        let store = store_of(1);
+        let key = run(store.take()).expect("there is one");
+        key.decrypt(&[0x55; TICKET_LEN]);
+        assert_eq!(store.shared.ready.available_permits(), 0);
+        assert!(store.shared.stock.lock().is_empty());
+    }
+
+    #[test]
+    fn a_key_that_decrypted_nothing_goes_out_again_after_the_fresh_ones() {
+        let store = store_of(2);
+        let take = || *run(store.take()).expect("there is one").public();
+        let (first, second, third) = (take(), take(), take());
+        assert_ne!(first, second);
+        assert_eq!(first, third);
+    }
+
+    #[test]
+    fn links_at_the_same_time_have_different_keys() {
         let store = KeyStore::start().expect("a thread can be started");
-        runtime.expect("a runtime can be made").block_on(async {
-            let (a, b) = (store.take().await, store.take().await);
-            assert_ne!(a.map(|key| key.public), b.map(|key| key.public));
-        });
+        let (one, two) = run(async { (store.take().await, store.take().await) });
+        assert_ne!(one.map(|key| *key.public()), two.map(|key| *key.public()));
     }
 
     #[test]
-    fn links_without_a_password_do_not_wait_for_a_slow_thread() {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build();
-        let (sender, keys) = mpsc::channel(1);
-        let store = KeyStore {
-            keys: Mutex::new(keys),
-            spare: parking_lot::Mutex::default(),
-        };
-        let only = LinkKey::generate().expect("keys can be made");
-        let public = only.public;
-        runtime.expect("a runtime can be made").block_on(async {
-            assert!(sender.send(only).await.is_ok());
-            for _ in 0..3 {
-                assert_eq!(store.take_public().await, Some(public));
-            }
-        });
+    fn the_store_holds_no_more_than_its_limit() {
+        let store = store_of(STORE + 1);
+        assert_eq!(store.shared.stock.lock().fresh.len(), STORE);
+        assert_eq!(store.shared.ready.available_permits(), STORE);
+    }
+
+    #[test]
+    fn whoever_waits_for_a_closed_store_is_told() {
+        let store = KeyStore::empty();
+        store.shared.ready.close();
+        assert!(run(store.take()).is_none());
     }
 }

@@ -190,10 +190,16 @@ mod tests {
 
     #[test]
     fn a_refusal_has_the_full_length_and_nothing_but_the_error() {
-        let bytes = refuse(LinkResult::PermissionDenied);
-        assert_eq!(bytes.len(), 16 + 178);
-        assert_eq!(bytes[16], 7);
-        assert!(bytes[17..].iter().all(|&byte| byte == 0));
+        for (result, number) in [
+            (LinkResult::PermissionDenied, 7),
+            (LinkResult::NeedSecured, 5),
+        ] {
+            let bytes = refuse(result);
+            assert_eq!(bytes.len(), 16 + 178);
+            assert_eq!(bytes[12..16], 178u32.to_le_bytes());
+            assert_eq!(bytes[16], number);
+            assert!(bytes[17..].iter().all(|&byte| byte == 0));
+        }
     }
 
     #[test]

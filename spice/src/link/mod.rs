@@ -5,9 +5,10 @@
 //! Server: a result. Each stage has a limit for its size and its time, so that whoever does not
 //! get through costs little.
 
-pub(crate) mod auth;
+pub(crate) mod guard;
 pub(crate) mod keys;
 pub(crate) mod message;
+pub(crate) mod refusal;
 
 use std::future::Future;
 use std::io;
@@ -15,19 +16,23 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
+use zeroize::Zeroizing;
 
-use crate::link::auth::Auth;
-use crate::link::keys::{KeyStore, TICKET_LEN};
+use crate::link::keys::{KeyStore, Lease, TICKET_LEN};
 use crate::link::message::{HEADER_LEN, LinkMessage};
 use crate::protocol::{ChannelKind, LinkResult};
 use crate::tls::SecureChannels;
 use crate::transport::Security;
 use crate::wire::BoxedStream;
 
+pub(crate) use refusal::Refusal;
+
 /// For header and link message.
 const HELLO_TIME: Duration = Duration::from_secs(10);
-/// For a key to be made and the reply to be sent.
-const REPLY_TIME: Duration = Duration::from_secs(20);
+/// For a key to be there.
+const KEY_TIME: Duration = Duration::from_secs(10);
+/// For the reply to be sent.
+const REPLY_TIME: Duration = Duration::from_secs(10);
 /// For the choice of authentication and the ticket.
 const TICKET_TIME: Duration = Duration::from_secs(20);
 /// For a refused client to close.
@@ -35,85 +40,10 @@ const PART_TIME: Duration = Duration::from_millis(500);
 /// Reads of 4 KiB that a refused client's last words may take.
 const PART_READS: usize = 16;
 
-/// Why a connection did not become a channel.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Refusal {
-    #[error("it does not speak SPICE")]
-    BadMagic,
-    #[error("it speaks SPICE {major}.{minor}; this server speaks 2.2")]
-    BadVersion { major: u32, minor: u32 },
-    #[error("its link message of {size} bytes is out of bounds")]
-    BadSize { size: u32 },
-    #[error("its link message is malformed")]
-    BadCapabilities,
-    #[error("it asks for authentication {mechanism}; this server has tickets only (1)")]
-    UnknownMechanism { mechanism: u32 },
-    #[error("wrong password")]
-    WrongTicket,
-    #[error("there is no session {id:#x}")]
-    NoSuchSession { id: u32 },
-    #[error("there is no channel of type {kind} with number {id}")]
-    NoSuchChannel { kind: u8, id: u8 },
-    #[error("its ticket does not allow the {kind} channel")]
-    NotPermitted { kind: ChannelKind },
-    #[error("there are too many sessions already")]
-    TooManySessions,
-    #[error("too many connections are being made at once")]
-    TooManyLinks,
-    #[error("it took too long to {stage}")]
-    TooSlow { stage: &'static str },
-    #[error("it asks for the {kind} channel without TLS, which that channel wants")]
-    NeedSecured { kind: ChannelKind },
-    #[error("it does not speak TLS, and this port speaks nothing else")]
-    NotTls,
-    #[error("it speaks TLS, and this port does not")]
-    UnexpectedTls,
-    #[error("the TLS handshake failed: {reason}")]
-    TlsFailed { reason: String },
-    #[error("a web page of {origin:?} may not connect; spice.origins can allow it")]
-    ForeignPage { origin: String },
-    #[error("its HTTP is broken: {reason}")]
-    BadHttp { reason: String },
-    #[error("it left in the middle of the link")]
-    Vanished,
-    #[error("the server shuts down or can make no keys")]
-    Unavailable,
-}
+/// `SPICE_COMMON_CAP_AUTH_SPICE`, as a choice of authentication.
+const AUTH_SPICE: u32 = 1;
 
-impl Refusal {
-    /// What the client is told.
-    pub(crate) fn code(&self) -> Option<LinkResult> {
-        Some(match self {
-            Self::BadMagic => LinkResult::InvalidMagic,
-            Self::BadVersion { .. } => LinkResult::VersionMismatch,
-            Self::BadSize { .. } | Self::BadCapabilities => LinkResult::InvalidData,
-            Self::UnknownMechanism { .. } | Self::TooManySessions | Self::Unavailable => {
-                LinkResult::Error
-            }
-            Self::WrongTicket => LinkResult::PermissionDenied,
-            Self::NoSuchSession { .. } => LinkResult::BadConnectionId,
-            Self::NoSuchChannel { .. } | Self::NotPermitted { .. } => {
-                LinkResult::ChannelNotAvailable
-            }
-            Self::NeedSecured { .. } | Self::NotTls => LinkResult::NeedSecured,
-            Self::TooSlow { .. }
-            | Self::Vanished
-            | Self::TooManyLinks
-            | Self::UnexpectedTls
-            | Self::TlsFailed { .. }
-            | Self::ForeignPage { .. }
-            | Self::BadHttp { .. } => return None,
-        })
-    }
-}
-
-impl From<io::Error> for Refusal {
-    fn from(_: io::Error) -> Self {
-        Self::Vanished
-    }
-}
-
-/// Reads what the client wants; tells it if that is nonsense, or not to be had by such a connection.
+/// Reads what the client wants, and whether such a connection can have it.
 pub(crate) async fn hello(
     stream: &mut BoxedStream,
     security: Security,
@@ -132,40 +62,47 @@ pub(crate) async fn hello(
             _ => Ok(wanted),
         }
     };
-    match within(HELLO_TIME, "say what it wants", read).await {
-        Ok(wanted) => Ok(wanted),
-        Err(refusal) => {
-            if let Some(code) = refusal.code() {
-                let reply = message::refuse(code);
-                let _ = timeout(REPLY_TIME, tell(stream, &reply)).await;
-            }
-            Err(refusal)
-        }
+    within(HELLO_TIME, "say what it wants", read).await
+}
+
+/// Waits for a key.
+pub(crate) async fn key(keys: &KeyStore) -> Result<Lease, Refusal> {
+    match timeout(KEY_TIME, keys.take()).await {
+        Ok(key) => key.ok_or(Refusal::Unavailable),
+        Err(_) => Err(Refusal::NoKey),
     }
 }
 
-/// Replies, and lets the client prove that it may connect. The caller sends the result.
-pub(crate) async fn authenticate(
+/// Tells a client in the place of a reply that it is not let in.
+pub(crate) async fn turn_away(stream: &mut BoxedStream, refusal: &Refusal) {
+    if let Some(code) = refusal.result() {
+        let reply = message::refuse(code);
+        let _ = timeout(REPLY_TIME, tell(stream, &reply)).await;
+    }
+}
+
+/// Whether what the client sends as its ticket matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Proof {
+    Ignored,
+    Wanted,
+}
+
+/// Replies, and reads the client's ticket: its text, or `None` if it is none for this key, or if
+/// nobody wants it.
+pub(crate) async fn ticket(
     stream: &mut BoxedStream,
     wanted: &LinkMessage,
-    keys: &KeyStore,
-    auth: &Auth,
-) -> Result<(), Refusal> {
-    let reply = async {
-        let (secret, public) = match auth {
-            Auth::None => (None, keys.take_public().await.ok_or(Refusal::Unavailable)?),
-            Auth::Password(password) => {
-                let key = keys.take().await.ok_or(Refusal::Unavailable)?;
-                let public = key.public;
-                (Some((key, password)), public)
-            }
-        };
-        let capabilities = ChannelKind::from_wire(wanted.channel_type)
-            .map_or(&[] as &[u32], ChannelKind::capabilities);
-        tell(stream, &message::welcome(&public, capabilities)).await?;
-        Ok(secret)
-    };
-    let secret = within(REPLY_TIME, "take the reply", reply).await?;
+    key: Lease,
+    proof: Proof,
+) -> Result<Option<Zeroizing<Vec<u8>>>, Refusal> {
+    let capabilities = ChannelKind::from_wire(wanted.channel_type)
+        .map_or(&[] as &[u32], ChannelKind::capabilities);
+    let welcome = message::welcome(key.public(), capabilities);
+    // A key that will decrypt nothing is free for others at once.
+    let key = (proof == Proof::Wanted).then_some(key);
+    let reply = async { Ok(tell(stream, &welcome).await?) };
+    within(REPLY_TIME, "take the reply", reply).await?;
 
     let read = async {
         if wanted.selects_auth() {
@@ -179,18 +116,8 @@ pub(crate) async fn authenticate(
         Ok(ticket)
     };
     let ticket = within(TICKET_TIME, "send its ticket", read).await?;
-
-    let Some((key, password)) = secret else {
-        return Ok(());
-    };
-    match key.decrypt(&ticket) {
-        Some(text) if password.matches(&text) => Ok(()),
-        _ => Err(Refusal::WrongTicket),
-    }
+    Ok(key.and_then(|key| key.decrypt(&ticket)))
 }
-
-/// `SPICE_COMMON_CAP_AUTH_SPICE`, as a choice of authentication.
-const AUTH_SPICE: u32 = 1;
 
 /// Sends the result of the whole stage.
 pub(crate) async fn conclude(stream: &mut BoxedStream, result: LinkResult) -> Result<(), Refusal> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::Server;
+use crate::link::guard::{Peer, Source};
 pub use crate::link::keys::FixedKey;
 use crate::link::keys::KeyStore;
 use crate::link::message::{self, LinkMessage};
@@ -12,7 +13,15 @@ use crate::listener::Connection;
 use crate::transport::Security;
 
 /// Who the connections are from.
-const PEER: &str = "fuzz";
+fn peer() -> Peer {
+    Peer {
+        name: "fuzz".to_owned(),
+        source: Source::Process {
+            user: 0,
+            process: 0,
+        },
+    }
+}
 
 /// What a link message says: session, kind of channel, its number, capabilities of both sorts.
 pub type Link = (u32, u8, u8, Vec<u32>, Vec<u32>);
@@ -44,7 +53,7 @@ pub async fn connection(
     let connection = Connection {
         stream: Box::new(stream),
         security: Security::Plain,
-        peer: PEER.to_owned(),
+        peer: peer(),
     };
     server.welcome(connection, None).await;
 }
@@ -59,7 +68,7 @@ pub async fn channel(
     let Ok(wanted) = LinkMessage::parse(link) else {
         return false;
     };
-    match server.admit(&wanted, PEER, Security::Plain) {
+    match server.admit(&wanted, &peer(), None, Security::Plain) {
         Ok(context) => {
             server.attend(context, Box::new(stream), &wanted).await;
             true

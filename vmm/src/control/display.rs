@@ -95,7 +95,7 @@ impl Display {
         &self,
         spec: &MachineSpec,
         events: &Arc<EventLog>,
-        metrics: &Metrics,
+        metrics: &Arc<Metrics>,
     ) -> Result<Option<Arc<Server>>, Failure> {
         let (Some(spice), Some(qxl)) = (&spec.spice, &self.qxl) else {
             return Ok(None);
@@ -279,17 +279,20 @@ impl Display {
 /// Notes who comes and goes.
 struct Sessions {
     events: Arc<EventLog>,
+    metrics: Arc<Metrics>,
     connected: crate::metrics::Value,
-    refused: crate::metrics::Value,
+    sessions: crate::metrics::Value,
 }
 
 impl Sessions {
-    fn new(events: &Arc<EventLog>, metrics: &Metrics) -> Self {
-        let counter = |name, help| metrics.counter(name, help, &[]);
+    fn new(events: &Arc<EventLog>, metrics: &Arc<Metrics>) -> Self {
+        let total = metrics.counter("spice_sessions_total", "Viewers that connected.", &[]);
+        let now = metrics.gauge("spice_sessions", "Viewers that are connected.", &[]);
         Self {
             events: Arc::clone(events),
-            connected: counter("spice_sessions_total", "Viewers that connected."),
-            refused: counter("spice_refused_total", "Connections that were not let in."),
+            metrics: Arc::clone(metrics),
+            connected: total,
+            sessions: now,
         }
     }
 }
@@ -297,16 +300,49 @@ impl Sessions {
 impl SessionObserver for Sessions {
     fn event(&self, event: SessionEvent) {
         match event {
-            SessionEvent::Connected { session, peer } => {
+            SessionEvent::Connected {
+                session,
+                peer,
+                ticket,
+            } => {
                 self.connected.increment();
-                self.events.emit(Event::SpiceConnected { session, peer });
+                self.sessions.add(1);
+                self.events.emit(Event::SpiceConnected {
+                    session,
+                    peer,
+                    ticket,
+                });
             }
-            SessionEvent::Disconnected { session, peer, .. } => {
-                self.events.emit(Event::SpiceDisconnected { session, peer });
+            SessionEvent::Disconnected {
+                session,
+                peer,
+                reason,
+            } => {
+                self.sessions.subtract(1);
+                let reason = reason.to_string();
+                self.events.emit(Event::SpiceDisconnected {
+                    session,
+                    peer,
+                    reason,
+                });
             }
-            SessionEvent::Refused { peer, reason } => {
-                self.refused.increment();
-                self.events.emit(Event::SpiceRefused { peer, reason });
+            SessionEvent::Refused {
+                peer,
+                code,
+                reason,
+                ticket,
+            } => {
+                let help = "Connections that were not let in.";
+                let refused = self
+                    .metrics
+                    .counter("spice_refused_total", help, &[("code", code)]);
+                refused.increment();
+                self.events.emit(Event::SpiceRefused {
+                    peer,
+                    code: code.to_owned(),
+                    reason,
+                    ticket,
+                });
             }
             _ => {}
         }
