@@ -6,7 +6,7 @@
 //! | 0x00 | PM1_STS, 16 bits |
 //! | 0x02 | PM1_EN, 16 bits |
 //! | 0x04 | PM1_CNT, 32 bits |
-//! | 0x08 | PM_TMR, 32 bits at 3,579,545 Hz (the FADT may call it 24 or 32 bits wide) |
+//! | 0x08 | PM_TMR, 24 bits at 3,579,545 Hz, with zeros above (the FADT's TMR_VAL_EXT is clear) |
 //! | 0x20 | GPE0_STS, 8 bytes |
 //! | 0x28 | GPE0_EN, 8 bytes |
 //! | 0x30 | SMI_EN, 32 bits; APMC_EN is set and locked, which tells firmware to leave SMM alone |
@@ -84,7 +84,9 @@ const PM1_CNT_BITS: u16 = SCI_EN | 1 << 1 | 7 << SLP_TYP_SHIFT;
 /// SMI_EN: writes to the APM port raise an SMI.
 const APMC_EN: u32 = 1 << 5;
 
-/// Timer ticks in which TMR_STS is set once: bit 23 changes.
+/// What shows of the timer.
+const TIMER_BITS: u64 = (1 << 24) - 1;
+/// Timer ticks in which TMR_STS is set once: the highest bit that shows changes.
 const HALF_WRAP: u64 = 1 << 23;
 const NANOS_PER_SECOND: u128 = 1_000_000_000;
 
@@ -297,7 +299,7 @@ impl AcpiPm {
 impl Registers for AcpiPm {
     fn read(&mut self, offset: u64, data: &mut [u8]) {
         self.look_at_timer();
-        let ticks = self.state.seen as u32;
+        let ticks = (self.state.seen & TIMER_BITS) as u32;
         for (at, byte) in (offset..).zip(data) {
             *byte = self.byte(at, ticks);
         }
@@ -451,6 +453,44 @@ mod tests {
         assert!(!early);
         assert!(f.sci.level());
         assert_eq!(f.timer.deadline(), None);
+    }
+
+    #[test]
+    fn the_timer_wraps_at_24_bits() {
+        let mut f = fixture();
+        f.clock.advance(10_000_000_000);
+
+        let ticks = f.read32(PM_TMR);
+
+        assert_eq!(u64::from(ticks), 10 * PM_TIMER_HZ - 2 * (TIMER_BITS + 1));
+    }
+
+    #[test]
+    fn the_timer_interrupts_twice_in_every_wrap() {
+        let mut f = fixture();
+        f.write16(PM1_EN, TMR);
+
+        for _ in 0..10 {
+            let deadline = f.timer.deadline().unwrap();
+            f.clock.advance(deadline - f.clock.now());
+            f.pm.expired();
+            f.write16(PM1_STS, TMR);
+        }
+
+        assert_eq!(f.sci.edges(), 10);
+        let wraps = f.clock.now() * PM_TIMER_HZ / 1_000_000_000 / (TIMER_BITS + 1);
+        assert_eq!(wraps, 5);
+    }
+
+    #[test]
+    fn the_timer_tells_a_guest_that_only_looks_that_it_went_around() {
+        let mut f = fixture();
+        f.clock.advance(3_000_000_000);
+
+        let status = f.read32(PM1_STS) as u16;
+
+        assert_eq!(status & TMR, TMR);
+        assert!(!f.sci.level());
     }
 
     #[test]

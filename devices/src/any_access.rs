@@ -100,7 +100,10 @@ proptest! {
         let device = Arc::new(Mutex::new(device));
         ControlPortB(Arc::clone(&device)).write(0, &[port_b]);
 
-        run(&mut *device.lock(), &clock, &steps, Pit::expired);
+        run(&mut *device.lock(), &clock, &steps, |pit| {
+            pit.expired();
+            pit.acknowledged();
+        });
 
         survives(&mut *device.lock());
     }

@@ -148,7 +148,55 @@ mod tests {
         assert_eq!(hours, [12, 1, 11, 0x8c, 0x81, 0x8b]);
     }
 
+    /// Year, month, day and day of the week (1 for Sunday) of the day that is `days` after
+    /// 1970-01-01, which was a Thursday: by counting.
+    fn slow_date(days: i64) -> (i64, i64, i64, i64) {
+        let leap = |year: i64| year % 4 == 0 && year % 100 != 0 || year % 400 == 0;
+        let (mut year, mut month, mut rest) = (1970, 1, days);
+        while rest >= 365 + i64::from(leap(year)) {
+            rest -= 365 + i64::from(leap(year));
+            year += 1;
+        }
+        let lengths = [
+            31,
+            28 + i64::from(leap(year)),
+            31,
+            30,
+            31,
+            30,
+            31,
+            31,
+            30,
+            31,
+            30,
+            31,
+        ];
+        for length in lengths {
+            if rest < length {
+                break;
+            }
+            rest -= length;
+            month += 1;
+        }
+        (year, month, rest + 1, (days + 4) % 7 + 1)
+    }
+
     proptest! {
+        #[test]
+        fn dates_are_those_that_counting_gives(seconds in 0_i64..253_402_300_800) {
+            let format = Format(HOURS_24 | BINARY);
+            let (year, month, day, weekday) = slow_date(seconds / SECONDS_PER_DAY);
+
+            let shown = TimeRegisters::from_seconds(seconds, format);
+
+            let date = [shown.century, shown.year, shown.month, shown.day, shown.weekday];
+            let counted = [year / 100, year % 100, month, day, weekday];
+            prop_assert_eq!(date.map(i64::from), counted);
+            let time = [shown.hour, shown.minute, shown.second].map(i64::from);
+            let of_day = seconds % SECONDS_PER_DAY;
+            prop_assert_eq!(time, [of_day / 3600, of_day / 60 % 60, of_day % 60]);
+        }
+
         #[test]
         fn times_survive_the_registers(
             seconds in 0_i64..253_402_300_800,
