@@ -128,9 +128,11 @@ impl Pit {
         self.update(now);
     }
 
-    /// What became of channel 0's ticks.
+    /// What became of channel 0's ticks until now.
     #[must_use]
-    pub fn counters(&self) -> TickCounters {
+    pub fn counters(&mut self) -> TickCounters {
+        let now = self.advance();
+        self.update(now);
         self.ledger.counters()
     }
 
@@ -159,7 +161,11 @@ impl Pit {
     /// Shows the guest a tick if it is time, and arms the timer for the next one.
     fn update(&mut self, now: Nanos) {
         self.ledger.serve(now, || self.line.pulse());
-        let next = self.state.channels[0].next_rise(self.seen, FLOOR);
+        // While the guest has to take another tick before, the next ones are booked when it does.
+        let next = match self.ledger.is_offered() {
+            true => None,
+            false => self.state.channels[0].next_rise(self.seen, FLOOR),
+        };
         let deadlines = [next.map(to_nanos), self.ledger.deadline()];
         self.time.arm(deadlines.into_iter().flatten().min());
     }

@@ -36,7 +36,9 @@ pub struct ClockChanged {
 /// Who hears that the guest has set its clock.
 pub trait ClockSink: Send + Sync {
     /// Called once for each time the clock was set, when it runs again; under the lock of the
-    /// [`Rtc`](super::Rtc), so it must not come back to it.
+    /// [`Rtc`](super::Rtc), so it must not come back to it. The RTC has forgotten its own missed
+    /// ticks by then; those of the PIT are to be forgotten too
+    /// ([`forget_lost_ticks`](crate::Pit::forget_lost_ticks)).
     fn clock_changed(&self, change: ClockChanged);
 }
 

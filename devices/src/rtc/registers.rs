@@ -148,9 +148,11 @@ impl Rtc {
         self.update(now);
     }
 
-    /// What became of the periodic ticks.
+    /// What became of the periodic ticks until now.
     #[must_use]
-    pub fn counters(&self) -> TickCounters {
+    pub fn counters(&mut self) -> TickCounters {
+        let now = self.advance();
+        self.update(now);
         self.ledger.counters()
     }
 

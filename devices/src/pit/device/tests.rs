@@ -138,7 +138,8 @@ fn a_guest_that_never_stops_programming_gets_no_more_ticks_than_it_writes() {
     }
 
     assert!(f.line.edges() <= 1_000, "{} edges", f.line.edges());
-    assert!(f.pit.counters().backlog <= f.pit.counters().due);
+    let counters = f.pit.counters();
+    assert!(counters.backlog <= counters.due);
 }
 
 #[test]
