@@ -12,6 +12,9 @@ use tokio::sync::oneshot;
 use utoipa::ToSchema;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
+use crate::access::{
+    AddedTicket, NewTicket, Revocation, Revoked, SessionInfo, SessionList, Termination, TicketList,
+};
 use crate::config::policy::OnResume;
 use crate::console::Verdict;
 
@@ -52,7 +55,37 @@ pub enum Command {
     /// The VGA text cells; `not-text-mode` outside of text mode.
     DisplayText(Reply<TextScreen>),
     /// What a viewer must know to connect; `no-display` without a SPICE server.
-    Viewer(Reply<Viewer>),
+    Viewer {
+        /// The id of the ticket to connect with; the config's if not given.
+        ticket: Option<String>,
+        /// Takes it; `not-found` without such a ticket.
+        reply: Reply<Viewer>,
+    },
+    /// Let somebody in.
+    AddTicket {
+        /// Whom, for how long and what for.
+        ticket: NewTicket,
+        /// Takes what became of it.
+        reply: Reply<AddedTicket>,
+    },
+    /// All tickets.
+    Tickets(Reply<TicketList>),
+    /// Let somebody in no longer.
+    RevokeTicket {
+        /// By which ticket.
+        ticket: Revocation,
+        /// Takes what became of it; `not-found` without such a ticket.
+        reply: Reply<Revoked>,
+    },
+    /// Who is connected.
+    Sessions(Reply<SessionList>),
+    /// Put somebody out.
+    Terminate {
+        /// Whom, and why.
+        session: Termination,
+        /// Answered when the viewer is on its way; `not-found` without such a session.
+        reply: Reply<()>,
+    },
     /// Keys and pointer, in this order, without waiting between them.
     Input {
         /// What was done.
@@ -137,26 +170,6 @@ pub struct DisplayInfo {
     pub mouse_mode: String,
 }
 
-/// A connected viewer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct SessionInfo {
-    /// The session's number, which the viewer's channels share.
-    pub id: u32,
-    /// Where it comes from.
-    pub peer: String,
-    /// Its channels.
-    pub channels: Vec<ChannelInfo>,
-}
-
-/// A channel of a viewer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct ChannelInfo {
-    /// `main`, `display`, `inputs`, `cursor`, …
-    pub kind: String,
-    /// Number among the channels of its kind.
-    pub id: u32,
-}
-
 /// A monitor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct HeadInfo {
@@ -221,6 +234,8 @@ pub enum ErrorCode {
     NoPicture,
     /// The machine can't do that in its state.
     WrongState,
+    /// Another thing of that name is there, or no more has room.
+    Conflict,
     /// What was waited for did not happen in time.
     Timeout,
     /// The request's body is too long.
@@ -247,7 +262,11 @@ impl ErrorCode {
             Self::BadRequest => 400,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
-            Self::NoDisplay | Self::NotTextMode | Self::NoPicture | Self::WrongState => 409,
+            Self::NoDisplay
+            | Self::NotTextMode
+            | Self::NoPicture
+            | Self::WrongState
+            | Self::Conflict => 409,
             Self::TooLarge => 413,
             Self::Internal => 500,
             Self::Gone => 503,

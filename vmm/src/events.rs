@@ -92,6 +92,20 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         ticket: Option<String>,
     },
+    /// Somebody may connect by one more ticket.
+    #[serde(rename = "ticket.added")]
+    TicketAdded {
+        /// The ticket's id.
+        id: String,
+        /// Whose it is.
+        label: String,
+    },
+    /// Nobody may connect by this ticket any more.
+    #[serde(rename = "ticket.revoked")]
+    TicketRevoked {
+        /// The ticket's id.
+        id: String,
+    },
     /// What the guest shows has another size now.
     #[serde(rename = "display.mode")]
     DisplayMode {

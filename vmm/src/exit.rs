@@ -218,7 +218,8 @@ impl From<ApiError> for Failure {
             ErrorCode::NoDisplay
             | ErrorCode::NotTextMode
             | ErrorCode::NoPicture
-            | ErrorCode::WrongState => Exit::Refused,
+            | ErrorCode::WrongState
+            | ErrorCode::Conflict => Exit::Refused,
             ErrorCode::Timeout => Exit::Timeout,
             ErrorCode::Internal => Exit::Internal,
             ErrorCode::Gone => Exit::Resource,

@@ -4,6 +4,7 @@
 //! people and programs ask of a running machine goes to its control loop as a
 //! [`command::Command`]; what happens to it comes back through [`events`] and [`metrics`].
 
+pub mod access;
 pub mod api;
 pub mod cli;
 pub mod client;

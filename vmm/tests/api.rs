@@ -205,7 +205,7 @@ fn answer(command: Command, script: &mut Script, events: &EventLog) {
             }));
             "text"
         }
-        Command::Viewer(reply) => {
+        Command::Viewer { reply, .. } => {
             let _ = reply.send(Ok(Viewer {
                 title: "desk".into(),
                 listeners: vec!["127.0.0.1:5900".parse().unwrap()],

@@ -361,6 +361,15 @@ fn nonsense_is_refused_by_its_path() {
         (json!({ "spice": { "listen": [] } }), "spice.listen"),
         (json!({ "spice": { "auth": "password" } }), "spice.auth"),
         (
+            json!({ "spice": { "auth": "ticket", "password": "x" } }),
+            "spice.auth",
+        ),
+        (
+            json!({ "spice": { "sharing": "view-only", "on_connect": "refuse" } }),
+            "spice.on_connect",
+        ),
+        (json!({ "spice": { "max_sessions": 0 } }), "spice.max_sessions"),
+        (
             json!({ "spice": { "auth": "none", "password": "x" } }),
             "spice.auth",
         ),

@@ -141,12 +141,26 @@ pub(super) async fn wait(
     }
 }
 
-/// The connection file of virt-viewer, password included.
-#[utoipa::path(get, path = "/api/v1/display.vv", tag = "display",
+/// Whose connection file.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct VvParams {
+    /// The id of the ticket to connect with. The viewer asks for its secret, which is not kept.
+    #[serde(default)]
+    ticket: Option<String>,
+}
+
+/// The connection file of virt-viewer, with the config's password if that is what to connect with.
+#[utoipa::path(get, path = "/api/v1/display.vv", tag = "display", params(VvParams),
     responses((status = 200, content_type = "application/x-virt-viewer", body = String),
         (status = "default", body = ApiError)))]
-pub(super) async fn vv(State(api): State<Api>) -> Result<impl IntoResponse, ApiError> {
-    let viewer = api.control.call(Command::Viewer).await?;
+pub(super) async fn vv(
+    State(api): State<Api>,
+    Params(VvParams { ticket }): Params<VvParams>,
+) -> Result<impl IntoResponse, ApiError> {
+    let viewer = |reply| Command::Viewer { ticket, reply };
+    let viewer = api.control.call(viewer).await?;
     Ok((
         [(CONTENT_TYPE, "application/x-virt-viewer")],
         crate::vv::file(&viewer),

@@ -1,5 +1,6 @@
 //! The HTTP API on a Unix socket: every verb under `/api/v1/`.
 
+mod access;
 mod display;
 mod error;
 mod extract;
@@ -32,7 +33,7 @@ pub const ROOT: &str = "/api/v1/";
 const BODY: usize = 64 << 10;
 
 /// Every verb with its method.
-pub const VERBS: [(&str, &str); 18] = [
+pub const VERBS: [(&str, &str); 23] = [
     ("GET", "vm.info"),
     ("PUT", "vm.pause"),
     ("PUT", "vm.resume"),
@@ -44,6 +45,11 @@ pub const VERBS: [(&str, &str); 18] = [
     ("GET", "display.text"),
     ("GET", "display.wait"),
     ("GET", "display.vv"),
+    ("PUT", "display.ticket.add"),
+    ("GET", "display.ticket.list"),
+    ("PUT", "display.ticket.revoke"),
+    ("GET", "display.session.list"),
+    ("PUT", "display.session.terminate"),
     ("PUT", "input.keys"),
     ("PUT", "input.text"),
     ("PUT", "input.pointer"),
@@ -97,6 +103,11 @@ impl Api {
             .route(verb!("display.text"), get(display::text))
             .route(verb!("display.wait"), get(display::wait))
             .route(verb!("display.vv"), get(display::vv))
+            .route(verb!("display.ticket.add"), put(access::add))
+            .route(verb!("display.ticket.list"), get(access::tickets))
+            .route(verb!("display.ticket.revoke"), put(access::revoke))
+            .route(verb!("display.session.list"), get(access::sessions))
+            .route(verb!("display.session.terminate"), put(access::terminate))
             .route(verb!("input.keys"), put(input::keys))
             .route(verb!("input.text"), put(input::text))
             .route(verb!("input.pointer"), put(input::pointer))

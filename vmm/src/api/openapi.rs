@@ -4,7 +4,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use utoipa::OpenApi;
 
-use super::{display, input, stream, vm};
+use super::{access, display, input, stream, vm};
 use crate::command::ApiError;
 use crate::events::Record;
 
@@ -26,6 +26,11 @@ use crate::events::Record;
         display::text,
         display::wait,
         display::vv,
+        access::add,
+        access::tickets,
+        access::revoke,
+        access::sessions,
+        access::terminate,
         input::keys,
         input::text,
         input::pointer,

@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::{ConfigFile, print};
 use crate::config::boot::Firmware;
+use crate::config::spice::Auth;
 use crate::config::units::Size;
 use crate::config::{BootSpec, MachineSpec};
 use crate::exit::{Exit, Failure};
@@ -103,10 +104,10 @@ fn facts(spec: &MachineSpec) -> Vec<(&'static str, String)> {
     match &spec.spice {
         None => facts.push(("spice", "none".to_owned())),
         Some(spice) => {
-            let auth = if spice.password.is_some() {
-                "with a password"
-            } else {
-                "open to all"
+            let auth = match spice.auth {
+                Auth::None => "open to all",
+                Auth::Password => "with a password",
+                Auth::Ticket => "with tickets",
             };
             for listen in &spice.listen {
                 facts.push(("spice", format!("{listen} ({auth})")));

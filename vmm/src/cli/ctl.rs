@@ -1,5 +1,7 @@
 //! `caraway ctl`.
 
+mod ticket;
+
 use std::fs;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -7,7 +9,10 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
+use ticket::{AddTicket, write_private};
+
 use super::{print, print_bytes};
+use crate::access::{Revocation, RevokedSessions, Termination};
 use crate::api::{Button, KeysRequest, PointerRequest, TextRequest};
 use crate::client::{Client, ClientError};
 use crate::command::TextScreen;
@@ -82,9 +87,39 @@ enum Verb {
     /// The connection file for virt-viewer.
     #[command(name = "display.vv")]
     Vv {
+        /// Connect with the ticket of this id; the viewer asks for its secret.
+        #[arg(long, value_name = "ID")]
+        ticket: Option<String>,
         /// Where to write it; standard output if not given.
         #[arg(short, long, value_name = "FILE.vv")]
         output: Option<PathBuf>,
+    },
+    /// Let somebody connect; a secret that is made here is printed once.
+    #[command(name = "display.ticket.add")]
+    AddTicket(AddTicket),
+    /// All tickets, without their secrets.
+    #[command(name = "display.ticket.list")]
+    Tickets,
+    /// Let a ticket open no session any more.
+    #[command(name = "display.ticket.revoke")]
+    RevokeTicket {
+        /// The ticket's id.
+        id: String,
+        /// End its sessions too.
+        #[arg(long)]
+        end_sessions: bool,
+    },
+    /// Who is connected, by which ticket and for what.
+    #[command(name = "display.session.list")]
+    Sessions,
+    /// End a session, whose viewer is told the reason.
+    #[command(name = "display.session.terminate")]
+    Terminate {
+        /// The session's number.
+        session: u32,
+        /// What its viewer is told.
+        #[arg(long)]
+        reason: Option<String>,
     },
     /// Press keys together: `ctrl-alt-f2`, or one name an argument.
     #[command(name = "input.keys")]
@@ -162,6 +197,8 @@ enum Show {
     Json,
     /// The bytes as they are, to a file or to standard output.
     Bytes(Option<PathBuf>),
+    /// Indented JSON; but its connection file goes to a file of this user's, if one is given.
+    Ticket(Option<PathBuf>),
     /// The rows of a text screen.
     Rows,
     /// Every part as it comes.
@@ -220,7 +257,28 @@ impl Verb {
                 format!("display.wait?stable={stable}&timeout={timeout}"),
                 Show::Json,
             ),
-            Self::Vv { output } => get("display.vv", Show::Bytes(output)),
+            Self::Vv { ticket, output } => {
+                let ticket = ticket.map(|id| format!("?ticket={id}")).unwrap_or_default();
+                get(format!("display.vv{ticket}"), Show::Bytes(output))
+            }
+            Self::AddTicket(ticket) => ticket.request()?,
+            Self::Tickets => get("display.ticket.list", Show::Json),
+            Self::RevokeTicket { id, end_sessions } => {
+                let sessions = match end_sessions {
+                    true => RevokedSessions::End,
+                    false => RevokedSessions::Keep,
+                };
+                let body = json!(Revocation { id, sessions });
+                Request {
+                    show: Show::Json,
+                    ..put("display.ticket.revoke", Some(body))
+                }
+            }
+            Self::Sessions => get("display.session.list", Show::Json),
+            Self::Terminate { session, reason } => {
+                let body = json!(Termination { session, reason });
+                put("display.session.terminate", Some(body))
+            }
             Self::Keys { keys, hold } => {
                 let keys = keys.iter().flat_map(|chord| split_chord(chord)).collect();
                 put("input.keys", Some(json!(KeysRequest { keys, hold })))
@@ -324,7 +382,14 @@ impl Ctl {
                 }
                 Ok(Exit::Success)
             }
-            Show::Json | Show::Rows => {
+            Show::Ticket(Some(path)) => {
+                let bytes = answer.bytes().map_err(failure)?;
+                let internal = |error| Failure::of(Exit::Internal, &error);
+                let mut answer: Value = serde_json::from_slice(&bytes).map_err(internal)?;
+                write_private(&path, answer["vv"].as_str().unwrap_or_default())?;
+                print(&format!("{:#}\n", answer["ticket"].take()))
+            }
+            Show::Json | Show::Rows | Show::Ticket(None) => {
                 let bytes = answer.bytes().map_err(failure)?;
                 if self.json {
                     return print_bytes(&bytes);

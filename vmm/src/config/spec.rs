@@ -14,7 +14,7 @@ use super::input::{Input, InputDevice};
 use super::link::Serial;
 use super::policy::{Clock, LostTicks, On, OnPanic, OnPoweroff, OnReset, OnResume};
 use super::problem::{ConfigErrors, Problem};
-use super::spice::{Auth, Secret, Spice};
+use super::spice::{Auth, OnConnect, Secret, Sharing, Spice};
 use super::units::Size;
 use super::{Config, Document};
 
@@ -105,10 +105,18 @@ pub struct DisplaySpec {
 pub struct SpiceSpec {
     /// Where it waits for viewers; at least one place.
     pub listen: Vec<Listen>,
-    /// What a viewer must know; `None` lets everybody in.
+    /// What a viewer must know.
+    pub auth: Auth,
+    /// The first ticket's secret; there with [`Auth::Password`] only.
     pub password: Option<Secret>,
     /// Where `password` was read, if in a file.
     pub password_file: Option<PathBuf>,
+    /// How several viewers share the display.
+    pub sharing: Sharing,
+    /// What happens when a second viewer comes to an exclusive display.
+    pub on_connect: OnConnect,
+    /// Viewers at a time.
+    pub max_sessions: u32,
 }
 
 /// A virtio input device.
@@ -213,16 +221,15 @@ impl MachineSpec {
             }),
             spice: self.spice.as_ref().map(|spice| Spice {
                 listen: Some(spice.listen.clone()),
-                auth: Some(if spice.password.is_some() {
-                    Auth::Password
-                } else {
-                    Auth::None
-                }),
+                auth: Some(spice.auth),
                 password: match spice.password_file {
                     Some(_) => None,
                     None => spice.password.clone(),
                 },
                 password_file: spice.password_file.clone(),
+                sharing: Some(spice.sharing),
+                on_connect: (spice.sharing == Sharing::Exclusive).then_some(spice.on_connect),
+                max_sessions: Some(spice.max_sessions),
             }),
             inputs: Some(self.inputs.iter().map(InputSpec::to_config).collect()),
             disks: self.disks.iter().map(DiskSpec::to_config).collect(),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroize;
 
 use super::endpoint::Listen;
 
@@ -24,19 +25,56 @@ pub struct Spice {
     /// Path of a file whose first line is the password.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub password_file: Option<PathBuf>,
+    /// How several viewers share the display; `"shared"` if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sharing: Option<Sharing>,
+    /// What happens when a second viewer comes to an `"exclusive"` display; `"refuse"` if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_connect: Option<OnConnect>,
+    /// Viewers at a time, 1 to 1024; 128 if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1024))]
+    pub max_sessions: Option<u32>,
+}
+
+/// How several viewers share a display.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sharing {
+    /// All of them look and type at once.
+    #[default]
+    Shared,
+    /// One at a time.
+    Exclusive,
+    /// All of them look. Whoever connects when nobody has keyboard and pointer gets them.
+    ViewOnly,
+}
+
+/// What happens when a second viewer comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnConnect {
+    /// It is refused.
+    #[default]
+    Refuse,
+    /// It takes over, and the first one is put out.
+    TakeOver,
 }
 
 /// How viewers prove who they are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Auth {
     /// Whoever can connect may look and type.
+    #[default]
     None,
-    /// The SPICE ticket is the password.
+    /// A ticket; the first one is the password.
     Password,
+    /// A ticket; there is none until `display.ticket.add` makes one.
+    Ticket,
 }
 
-/// Text that is never shown: not in logs, not by `check`, not in errors.
+/// Text that is never shown: not in logs, not by `check`, not in errors. Overwritten when dropped.
 #[derive(Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Secret(String);
@@ -52,6 +90,12 @@ impl Secret {
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
+    }
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        self.0.zeroize();
     }
 }
 

@@ -7,18 +7,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use caraway_qxl::Qxl;
 use caraway_spice::{
-    Auth, Devices, DisplayObserver, DisplaySource, Password, Server, SessionEvent, SessionObserver,
-    Update,
+    Auth, Devices, DisplayObserver, DisplaySource, Password, Second, Server, SessionEvent,
+    SessionObserver, Sharing, Update,
 };
 
 use super::ending::Artifacts;
-use crate::command::{
-    ApiError, ChannelInfo, DisplayInfo, ErrorCode, HeadInfo, Screenshot, SessionInfo, TextScreen,
-    Viewer,
-};
+use crate::command::{ApiError, DisplayInfo, ErrorCode, HeadInfo, Screenshot, TextScreen, Viewer};
 use crate::config::MachineSpec;
 use crate::config::endpoint::Listen;
-use crate::config::spice::Secret;
+use crate::config::spice::{self as config, OnConnect, Secret};
 use crate::events::{Event, EventLog};
 use crate::exit::{Exit, Failure};
 use crate::machine::{Input, Machine, Notice, Notices};
@@ -100,9 +97,10 @@ impl Display {
         let (Some(spice), Some(qxl)) = (&spec.spice, &self.qxl) else {
             return Ok(None);
         };
-        let auth = match &spice.password {
-            None => Auth::None,
-            Some(secret) => Auth::Password(
+        let auth = match (spice.auth, &spice.password) {
+            (config::Auth::None, _) => Auth::None,
+            (config::Auth::Ticket, _) | (config::Auth::Password, None) => Auth::Tickets,
+            (config::Auth::Password, Some(secret)) => Auth::Password(
                 Password::new(secret.reveal())
                     .map_err(|error| Failure::of(Exit::Config, &error).context("spice.password"))?,
             ),
@@ -111,6 +109,17 @@ impl Display {
             name: spec.name.clone(),
             uuid: Some(*spec.uuid.as_bytes()),
             auth,
+            max_sessions: spice.max_sessions as usize,
+            sharing: match (spice.sharing, spice.on_connect) {
+                (config::Sharing::Shared, _) => Sharing::Shared,
+                (config::Sharing::ViewOnly, _) => Sharing::ViewOnly,
+                (config::Sharing::Exclusive, OnConnect::Refuse) => {
+                    Sharing::Exclusive(Second::Refuse)
+                }
+                (config::Sharing::Exclusive, OnConnect::TakeOver) => {
+                    Sharing::Exclusive(Second::TakeOver)
+                }
+            },
             ..caraway_spice::Config::default()
         };
         let observer = Arc::new(Sessions::new(events, metrics));
@@ -174,22 +183,10 @@ impl Display {
         let sessions = server
             .map(|server| server.info().sessions)
             .unwrap_or_default();
-        let sessions = sessions.into_iter().map(|session| SessionInfo {
-            id: session.id,
-            peer: session.peer,
-            channels: session
-                .channels
-                .into_iter()
-                .map(|channel| ChannelInfo {
-                    kind: channel.kind.to_string(),
-                    id: channel.id.into(),
-                })
-                .collect(),
-        });
         let absolute = caraway_spice::InputSink::absolute(&*self.input);
         Ok(DisplayInfo {
             listeners: self.listeners.iter().map(ToString::to_string).collect(),
-            sessions: sessions.collect(),
+            sessions: sessions.into_iter().map(Into::into).collect(),
             heads: heads.collect(),
             mouse_mode: if absolute { "client" } else { "server" }.to_owned(),
         })

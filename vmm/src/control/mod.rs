@@ -3,6 +3,7 @@
 //! The loop is the only one that changes the machine. Command line, API and signals send it
 //! [`Command`]s; the machine's own threads leave it [`Notice`]s.
 
+mod access;
 mod console;
 mod display;
 mod ending;
@@ -31,6 +32,7 @@ use crate::machine::{EventLoop, HostClockJumps, Machine, Notice, Notices, Signal
 use crate::metrics::Metrics;
 use crate::vcpu::Stop;
 
+use access::Access;
 use display::Display;
 use ending::Artifacts;
 use net::Net;
@@ -335,7 +337,18 @@ impl Control<'_> {
             Command::Screenshot { head, reply } => drop(reply.send(self.display.screenshot(head))),
             Command::DisplayStamp(reply) => drop(reply.send(self.display.stamp())),
             Command::DisplayText(reply) => drop(reply.send(self.display.text())),
-            Command::Viewer(reply) => drop(reply.send(self.display.viewer())),
+            Command::Viewer { ticket, reply } => {
+                drop(reply.send(self.access().viewer(ticket.as_deref())));
+            }
+            Command::AddTicket { ticket, reply } => drop(reply.send(self.access().add(ticket))),
+            Command::Tickets(reply) => drop(reply.send(self.access().tickets())),
+            Command::RevokeTicket { ticket, reply } => {
+                drop(reply.send(self.access().revoke(&ticket)));
+            }
+            Command::Sessions(reply) => drop(reply.send(self.access().sessions())),
+            Command::Terminate { session, reply } => {
+                drop(reply.send(self.access().terminate(&session)));
+            }
             Command::Input { events, reply } => {
                 self.input(&events);
                 drop(reply.send(Ok(())));
@@ -344,6 +357,14 @@ impl Control<'_> {
             Command::End(exit) => return Some(exit),
         }
         None
+    }
+
+    fn access(&self) -> Access<'_> {
+        Access {
+            server: self.server.as_ref(),
+            display: &self.display,
+            events: &self.events,
+        }
     }
 
     fn power_button(&self) -> Result<(), ApiError> {

@@ -7,11 +7,13 @@ use crate::config::endpoint::Listen;
 use crate::config::path::{JsonPath, at};
 use crate::config::problem::{Kind, Problem};
 use crate::config::spec::SpiceSpec;
-use crate::config::spice::{Auth, Secret, Spice};
+use crate::config::spice::{Auth, Secret, Sharing, Spice};
 
 const DEFAULT_LISTEN: &str = "127.0.0.1:5900";
 /// `SPICE_MAX_PASSWORD_LENGTH` of spice-protocol.
 const PASSWORD: usize = 60;
+const DEFAULT_SESSIONS: u32 = 128;
+const MOST_SESSIONS: u32 = 1024;
 
 impl Checker<'_> {
     pub(super) fn spice(&mut self, spice: &Spice) -> Option<SpiceSpec> {
@@ -29,11 +31,34 @@ impl Checker<'_> {
             .map(|(index, listen)| self.listener(listen, at!("spice", "listen", index)))
             .collect();
         let (password, password_file) = self.password(spice);
+        let sharing = spice.sharing.unwrap_or_default();
+        if spice.on_connect.is_some() && sharing != Sharing::Exclusive {
+            let message = "nobody is refused or put out where viewers share the display";
+            let hint = "remove it, or use \"sharing\": \"exclusive\"";
+            self.bad(at!("spice", "on_connect"), message, hint);
+        }
         Some(SpiceSpec {
             listen,
+            auth: spice.auth.unwrap_or(match password {
+                Some(_) => Auth::Password,
+                None => Auth::None,
+            }),
             password,
             password_file,
+            sharing,
+            on_connect: spice.on_connect.unwrap_or_default(),
+            max_sessions: self.max_sessions(spice.max_sessions),
         })
+    }
+
+    fn max_sessions(&mut self, given: Option<u32>) -> u32 {
+        let sessions = given.unwrap_or(DEFAULT_SESSIONS);
+        if !(1..=MOST_SESSIONS).contains(&sessions) {
+            let message = format!("{sessions} viewers at a time");
+            let hint = format!("use 1 to {MOST_SESSIONS}");
+            self.bad(at!("spice", "max_sessions"), message, hint);
+        }
+        sessions
     }
 
     fn listener(&mut self, listen: Listen, place: JsonPath) -> Listen {
@@ -72,13 +97,13 @@ impl Checker<'_> {
                 let hint = "add `password` or `password_file`";
                 self.bad(path.then("auth"), "there is no password", hint);
             }
-            (Some(Auth::None), Some(_)) => {
+            (Some(auth @ (Auth::None | Auth::Ticket)), Some(_)) => {
+                let message = match auth {
+                    Auth::None => "a password is given, yet nobody is asked",
+                    _ => "a password is given, yet there is to be no ticket at first",
+                };
                 let hint = "remove the password, or use \"auth\": \"password\"";
-                self.bad(
-                    path.then("auth"),
-                    "a password is given, yet nobody is asked",
-                    hint,
-                );
+                self.bad(path.then("auth"), message, hint);
             }
             (_, Some(password)) if !(1..=PASSWORD).contains(&password.reveal().len()) => {
                 let key = if file.is_some() {
