@@ -11,10 +11,12 @@
 pub mod api;
 pub mod client;
 pub mod guest;
+pub mod hold;
 pub mod latency;
 pub mod link;
 pub mod picture;
 pub mod process;
 pub mod qemu;
+pub mod ticks;
 pub mod vm;
 pub mod wait;

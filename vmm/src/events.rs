@@ -55,6 +55,14 @@ pub enum Event {
         /// The exit code.
         code: u8,
     },
+    /// The guest set its CMOS clock.
+    #[serde(rename = "clock.changed")]
+    ClockChanged {
+        /// Milliseconds that it is ahead of the host's UTC now; negative if behind.
+        offset_ms: i64,
+        /// By how many of these the guest moved it.
+        step_ms: i64,
+    },
     /// The guest's kernel says that it panicked.
     #[serde(rename = "guest.panicked")]
     Panicked,

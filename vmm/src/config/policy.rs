@@ -20,6 +20,20 @@ pub struct Clock {
     /// What the guest's time does after a pause; it catches up if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_resume: Option<OnResume>,
+    /// Whose PIT it is; Caraway's own if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pit: Option<PitModel>,
+}
+
+/// Whose PIT the guest has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum PitModel {
+    /// Caraway's own, with every policy for lost ticks, and metrics.
+    #[default]
+    User,
+    /// The kernel's, which replays or discards, and tells nothing of it.
+    Kernel,
 }
 
 /// What becomes of ticks that the guest could not take.

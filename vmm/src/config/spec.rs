@@ -12,7 +12,7 @@ use super::display::{Display, DisplayDevice};
 use super::endpoint::{Listen, SerialTo};
 use super::input::{Input, InputDevice};
 use super::link::Serial;
-use super::policy::{Clock, LostTicks, On, OnPanic, OnPoweroff, OnReset, OnResume};
+use super::policy::{Clock, LostTicks, On, OnPanic, OnPoweroff, OnReset, OnResume, PitModel};
 use super::problem::{ConfigErrors, Problem};
 use super::spice::{Auth, OnConnect, Secret, Sharing, Spice};
 use super::units::Size;
@@ -48,6 +48,8 @@ pub struct MachineSpec {
     pub lost_ticks: LostTicks,
     /// What the guest's time does after a pause.
     pub on_resume: OnResume,
+    /// Whose PIT it is.
+    pub pit: PitModel,
     /// I/O port whose written value ends the machine.
     pub debug_exit: Option<u16>,
     /// What follows a power-off.
@@ -245,6 +247,7 @@ impl MachineSpec {
                 base: Some(self.clock_base),
                 lost_ticks: Some(self.lost_ticks),
                 on_resume: Some(self.on_resume),
+                pit: Some(self.pit),
             }),
             debug_exit: self.debug_exit,
             on: Some(On {

@@ -28,7 +28,9 @@ use crate::console::Watch;
 use crate::events::{Event, EventLog, Origin};
 use crate::exit::{Exit, Failure};
 use crate::footprint::{forget_touched_code, share_one_heap};
-use crate::machine::{EventLoop, HostClockJumps, Machine, Notice, Notices, Signals, Surroundings};
+use crate::machine::{
+    EventLoop, HostClockJumps, Machine, Notice, Notices, Offset, Signals, Surroundings,
+};
 use crate::metrics::Metrics;
 use crate::vcpu::Stop;
 
@@ -98,6 +100,7 @@ pub fn run(spec: &MachineSpec, options: &RunOptions) -> Result<Exit, Failure> {
     };
     let (machine, machine_sources) = Machine::build(spec, surroundings)?;
     sources.extend(machine_sources);
+    machine.export(&metrics);
     input.connect(machine.serial());
 
     let display = Display::new(spec, &machine, listeners.viewer_addresses(), &notices);
@@ -412,6 +415,11 @@ impl Control<'_> {
             Notice::Display => {
                 let event = self.display.mode_event();
                 event.into_iter().for_each(|event| self.events.emit(event));
+                None
+            }
+            Notice::ClockSet => {
+                let Offset { offset_ms, step_ms } = self.machine.clock_offset();
+                self.events.emit(Event::ClockChanged { offset_ms, step_ms });
                 None
             }
             Notice::Stopped {

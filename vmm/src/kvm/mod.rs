@@ -3,6 +3,7 @@
 mod events;
 mod interrupts;
 mod memory;
+mod ticks;
 
 use std::os::fd::FromRawFd;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use kvm_ioctls::{Cap, Kvm, VmFd};
 pub use events::IoEvents;
 pub use interrupts::{GsiLine, Interrupts};
 pub use memory::GuestSpace;
+pub use ticks::{KernelPit, TickGsi};
 
 /// The capabilities that a machine can't do without, with the names that `doctor` prints.
 pub const REQUIRED: &[(Cap, &str)] = &[

@@ -10,17 +10,17 @@ use caraway_devices::pci::{
     ConfigPorts, HostBridge, IntxRouter, LPC_ADDRESS, LpcBridge, MemoryMapper, PciAddress, PciRoot,
     PmPorts, RootError,
 };
-use caraway_devices::pit;
-use caraway_devices::rtc::{self, FirmwareFacts, RtcBase};
+use caraway_devices::rtc::FirmwareFacts;
 use caraway_devices::system::PORT92;
 use caraway_devices::{
-    AcpiPm, ApmPorts, Bus, BusDevice, BusError, Clock, ControlPortB, DebugExit, DebugPort, I8042,
-    I8042Port, InterruptLine, Lifecycle, Pit, Port92, PostPort, PvPanic, RealClock, ResetRegister,
-    Rtc, SerialPort, SharedLine, SystemControl, TickPolicy, TimerClient, Unwatched,
+    AcpiPm, ApmPorts, Bus, BusDevice, BusError, Clock, DebugExit, DebugPort, I8042, I8042Port,
+    InterruptLine, Lifecycle, Port92, PostPort, PvPanic, RealClock, ResetRegister, SerialPort,
+    SharedLine, SystemControl, TimerClient,
 };
 use parking_lot::Mutex;
 
 use super::event_loop::{Keep, Source};
+use super::tickers::{TickerParts, Tickers};
 use super::timers::Timers;
 use crate::vcpu::Buses;
 
@@ -66,7 +66,7 @@ pub enum BoardError {
 pub struct Parts<'a> {
     /// The address spaces that the vCPUs see.
     pub buses: &'a Buses,
-    /// GSI 0 to 23.
+    /// GSI 0 to 23, of which 0 and 8 are the timers' own.
     pub lines: Vec<Arc<dyn InterruptLine>>,
     /// Where the memory behind BARs goes.
     pub mapper: Arc<dyn MemoryMapper>,
@@ -80,8 +80,8 @@ pub struct Parts<'a> {
     pub layout: &'a Layout,
     /// How many vCPUs.
     pub cpus: u8,
-    /// What the RTC shows at the start.
-    pub rtc_base: RtcBase,
+    /// PIT and RTC.
+    pub tickers: TickerParts,
     /// Where the serial port's output goes.
     pub serial: Box<dyn Write + Send>,
     /// Called when the serial port can take more input.
@@ -102,6 +102,8 @@ pub struct Board {
     pub i8042: Arc<Mutex<I8042>>,
     /// Power button, sleep, and the timer.
     pub acpi_pm: Arc<Mutex<AcpiPm>>,
+    /// PIT and RTC.
+    pub tickers: Tickers,
     /// Whatever has state, in the order in which it is reset and saved.
     pub lifecycles: Vec<Arc<dyn Lifecycle>>,
     /// The timers that the event loop must serve.
@@ -183,29 +185,7 @@ impl Board {
             cpus: parts.cpus.into(),
             boot_order: Vec::new(),
         };
-        let rtc_timer = timed.timer("the RTC")?;
-        let rtc = Arc::new(Mutex::new(Rtc::new(
-            Arc::clone(&clock),
-            rtc_timer.clone(),
-            Arc::new(Unwatched(line(rtc::GSI as usize))),
-            parts.rtc_base,
-            TickPolicy::default(),
-        )));
-        rtc.lock().describe(&facts);
-        timed.serve(&rtc_timer, &rtc);
-        ports.insert("the RTC", rtc::PORT.into(), rtc::PORTS.into(), rtc.clone())?;
-
-        let pit_timer = timed.timer("the PIT")?;
-        let pit = Arc::new(Mutex::new(Pit::new(
-            clock,
-            pit_timer.clone(),
-            Arc::new(Unwatched(line(pit::GSI as usize))),
-            TickPolicy::default(),
-        )));
-        timed.serve(&pit_timer, &pit);
-        ports.insert("the PIT", pit::PORT.into(), pit::PORTS.into(), pit.clone())?;
-        let control = Arc::new(ControlPortB(Arc::clone(&pit)));
-        ports.insert("port 0x61", pit::CONTROL_PORT_B.into(), 1, control)?;
+        let tickers = Tickers::new(parts.tickers, &clock, &facts, &mut timed, &ports)?;
 
         let serial = SerialPort::with_room_hook(line(COM1_GSI), parts.serial, parts.serial_room);
         let serial = Arc::new(Mutex::new(serial));
@@ -228,24 +208,24 @@ impl Board {
             )?;
         }
 
+        let mut lifecycles: Vec<Arc<dyn Lifecycle>> = vec![
+            pci.clone(),
+            config_ports,
+            reset_register,
+            acpi_pm.clone(),
+            i8042.clone(),
+        ];
+        lifecycles.extend(tickers.lifecycles());
+        let last: [Arc<dyn Lifecycle>; 3] = [serial.clone(), port92, debug];
+        lifecycles.extend(last);
         Ok(Self {
-            pci: Arc::clone(&pci),
+            pci,
             intx,
-            serial: serial.clone(),
-            i8042: i8042.clone(),
-            acpi_pm: acpi_pm.clone(),
-            lifecycles: vec![
-                pci,
-                config_ports,
-                reset_register,
-                acpi_pm,
-                i8042,
-                rtc,
-                pit,
-                serial,
-                port92,
-                debug,
-            ],
+            serial,
+            i8042,
+            acpi_pm,
+            tickers,
+            lifecycles,
             sources: timed.sources,
         })
     }
@@ -261,10 +241,10 @@ impl Board {
 }
 
 /// The I/O ports, with errors that name the device.
-struct Ports<'a>(&'a Bus);
+pub(super) struct Ports<'a>(&'a Bus);
 
 impl Ports<'_> {
-    fn insert(
+    pub(super) fn insert(
         &self,
         name: &'static str,
         base: u64,
@@ -281,19 +261,22 @@ impl Ports<'_> {
 }
 
 /// Collects the timers that the event loop is to serve.
-struct Timed<'a> {
+pub(super) struct Timed<'a> {
     timers: &'a Timers,
-    sources: Vec<Source>,
+    pub(super) sources: Vec<Source>,
 }
 
 impl Timed<'_> {
-    fn timer(&self, device: &'static str) -> Result<Arc<super::timers::DeviceTimer>, BoardError> {
+    pub(super) fn timer(
+        &self,
+        device: &'static str,
+    ) -> Result<Arc<super::timers::DeviceTimer>, BoardError> {
         self.timers
             .timer()
             .map_err(|source| BoardError::Timer { device, source })
     }
 
-    fn serve<T: TimerClient + 'static>(
+    pub(super) fn serve<T: TimerClient + 'static>(
         &mut self,
         timer: &Arc<super::timers::DeviceTimer>,
         device: &Arc<Mutex<T>>,

@@ -8,8 +8,8 @@ use caraway_arch::cpuid::CpuTemplate;
 use caraway_arch::state::{ChipState, SaveContext, VcpuState};
 use caraway_arch::{Backing, Entry, GuestMemory, Layout, memory};
 use caraway_devices::pci::{BarMemory, MemoryMapper};
-use caraway_devices::rtc::RtcBase;
-use caraway_devices::{Lifecycle, RealClock, SystemControl};
+use caraway_devices::rtc::{self, RtcBase};
+use caraway_devices::{Lifecycle, RealClock, SystemControl, TickPolicy};
 use caraway_firmware::place::Firmware;
 use caraway_qxl::{Qxl, QxlConfig};
 use caraway_spice::DisplaySource;
@@ -24,15 +24,17 @@ use super::event_loop::Source;
 use super::firmware::Tables;
 use super::input::Input;
 use super::notices::{Notice, Notices};
+use super::tickers::{PitParts, TickerParts};
 use super::time::Time;
 use super::timers::Timers;
 use super::virtio::{DiskThread, Slots};
 use super::{Initial, Machine};
 use crate::config::clock_base::ClockBase;
 use crate::config::input::InputDevice;
+use crate::config::policy::{LostTicks, PitModel};
 use crate::config::{DiskSpec, DisplaySpec, InputSpec, MachineSpec};
 use crate::exit::{Exit, Failure};
-use crate::kvm::{GuestSpace, Host, Interrupts, IoEvents, KvmError};
+use crate::kvm::{GuestSpace, Host, Interrupts, IoEvents, KernelPit, KvmError, TickGsi};
 use crate::vcpu::{Buses, Vcpus};
 
 /// Where KVM is.
@@ -98,6 +100,7 @@ impl Machine {
             clock,
         } = surroundings;
         let timers = Timers::new(clock.clone());
+        let tickers = tickers(spec, &vm).map_err(|error| unsupported(&error))?;
         let mut board = Board::new(Parts {
             buses: &buses,
             lines: interrupts.lines(),
@@ -107,15 +110,7 @@ impl Machine {
             system: notices.clone() as Arc<dyn SystemControl>,
             layout: &layout,
             cpus: spec.cpus,
-            rtc_base: match spec.clock_base {
-                ClockBase::Utc => RtcBase::Utc,
-                ClockBase::Localtime => RtcBase::Local {
-                    utc_offset: local_offset(),
-                },
-                ClockBase::Date(date) => RtcBase::Date {
-                    seconds: date.seconds(),
-                },
-            },
+            tickers,
             serial,
             serial_room,
             debug_exit: spec.debug_exit,
@@ -170,6 +165,7 @@ impl Machine {
         let vcpus = create_vcpus(&vm, cpus, spec.cpus)?;
         let initial = Initial::of(&host, &vm, &vcpus, &entry, &memory)?;
         ram.wait()?;
+        board.tickers.report_to(&notices);
         let sources = std::mem::take(&mut board.sources);
         let vcpus = start_vcpus(vcpus, buses, &notices)?;
         let display = qxl
@@ -198,6 +194,31 @@ impl Machine {
         };
         Ok((machine, sources))
     }
+}
+
+fn tickers(spec: &MachineSpec, vm: &Arc<VmFd>) -> Result<TickerParts, KvmError> {
+    let policy = match spec.lost_ticks {
+        LostTicks::Replay => TickPolicy::Replay,
+        LostTicks::Slew => TickPolicy::Slew,
+        LostTicks::Discard => TickPolicy::Discard,
+    };
+    Ok(TickerParts {
+        pit: match spec.pit {
+            PitModel::User => PitParts::ours(Arc::clone(vm))?,
+            PitModel::Kernel => PitParts::Kernel(KernelPit::create(Arc::clone(vm), policy)?),
+        },
+        rtc_line: Arc::new(TickGsi::new(Arc::clone(vm), rtc::GSI)),
+        policy,
+        rtc_base: match spec.clock_base {
+            ClockBase::Utc => RtcBase::Utc,
+            ClockBase::Localtime => RtcBase::Local {
+                utc_offset: local_offset(),
+            },
+            ClockBase::Date(date) => RtcBase::Date {
+                seconds: date.seconds(),
+            },
+        },
+    })
 }
 
 /// Seconds that the host's time zone is east of UTC now.

@@ -10,6 +10,7 @@ mod host_clock;
 mod input;
 mod notices;
 mod signals;
+mod tickers;
 mod time;
 mod timer_fd;
 mod timers;
@@ -30,9 +31,11 @@ pub use host_clock::HostClockJumps;
 pub use input::Input;
 pub use notices::{Notice, Notices};
 pub use signals::Signals;
+pub use tickers::Offset;
 
 use crate::exit::{Exit, Failure};
 use crate::kvm::GuestSpace;
+use crate::metrics::Metrics;
 use crate::vcpu::Vcpus;
 
 /// A machine with its vCPUs, devices and their threads. Dropping it ends them all.
@@ -132,6 +135,17 @@ impl Machine {
     /// Wakes a guest that went to sleep.
     pub fn wake(&self) {
         self.board.acpi_pm.lock().wake();
+    }
+
+    /// What the guest last set its clock to, and how far it moved it since this was asked last.
+    #[must_use]
+    pub fn clock_offset(&self) -> Offset {
+        self.board.tickers.offset()
+    }
+
+    /// Shows what became of the ticks of its timers.
+    pub fn export(&self, metrics: &Metrics) {
+        self.board.tickers.export(metrics);
     }
 
     /// COM1.

@@ -20,6 +20,9 @@
 
         .set    FLAGS, 0x3202                   # interrupts on, IOPL 3
         .set    LAPIC_EOI, 0xfee000b0
+        .set    IOAPIC_RTC, 0x58                # vectors of timer.rs: the base is the controller, the
+        .set    PIC_BASE, 0x60                  # low bits are the IRQ
+        .set    PIC_RTC, PIC_BASE + 8
         .set    UD, 6
 
         .section .note.pvh, "a", @note
@@ -176,9 +179,26 @@ fault:  movl    %eax, %edi
 
 interrupt:
         lock incl interrupt_counts(,%rax,4)
+        cmpl    $IOAPIC_RTC, %eax
+        je      5f
+        cmpl    $PIC_RTC, %eax
+        jne     6f
+5:      movb    $0x0c, %al                      # register C ends the RTC's interrupt at the RTC
+        outb    %al, $0x70
+        inb     $0x71, %al
+6:      movq    8(%rsp), %rax
+        andl    $0xf0, %eax
+        cmpl    $PIC_BASE, %eax
+        je      7f
         movl    $LAPIC_EOI, %eax
         movl    $0, (%rax)
-        popq    %rax
+        jmp     9f
+7:      movb    $0x20, %al                      # end of interrupt
+        testb   $8, 8(%rsp)
+        jz      8f
+        outb    %al, $0xa0
+8:      outb    %al, $0x20
+9:      popq    %rax
         addq    $16, %rsp
         iretq
 

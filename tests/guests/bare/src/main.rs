@@ -17,6 +17,7 @@ mod qxl;
 mod serial;
 mod start_info;
 mod symbols;
+mod timer;
 mod unmapped;
 mod virtio;
 
@@ -46,6 +47,10 @@ const TESTS: &[Test] = &[
     ("input", virtio::input::test),
     ("qxl", qxl::test),
     ("busy", busy::run),
+    ("ticks", timer::test_count),
+    ("timer-abuse", timer::test_abuse),
+    ("silence", timer::test_silence),
+    ("set-clock", timer::test_set_clock),
     ("triple", |_| cpu::triple_fault()),
 ];
 

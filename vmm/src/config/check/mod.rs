@@ -12,7 +12,7 @@ mod spice;
 use std::collections::BTreeMap;
 
 use super::path::{JsonPath, at};
-use super::policy::LostTicks;
+use super::policy::{LostTicks, PitModel};
 use super::problem::{Kind, Problem};
 use super::slots::Slots;
 use super::spec::MachineSpec;
@@ -68,8 +68,9 @@ impl Checker<'_> {
         let uuid = config.uuid.unwrap_or_else(|| self.identity(&name));
         let lost_ticks = clock.lost_ticks.unwrap_or_default();
         let mut notes = Vec::new();
-        if matches!(clock.lost_ticks, Some(LostTicks::Replay | LostTicks::Slew)) {
-            notes.push("clock.lost_ticks: this build does not replay lost ticks yet".to_owned());
+        if (lost_ticks, clock.pit) == (LostTicks::Slew, Some(PitModel::Kernel)) {
+            let note = "clock.lost_ticks: the kernel's PIT knows no slewing and replays its ticks";
+            notes.push(note.to_owned());
         }
         Some(MachineSpec {
             name,
@@ -85,6 +86,7 @@ impl Checker<'_> {
             clock_base: clock.base.unwrap_or_default(),
             lost_ticks,
             on_resume: clock.on_resume.unwrap_or_default(),
+            pit: clock.pit.unwrap_or_default(),
             debug_exit,
             on_poweroff: on.poweroff.unwrap_or_default(),
             on_reset: on.reset.unwrap_or_default(),
