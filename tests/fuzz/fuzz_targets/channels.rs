@@ -12,9 +12,9 @@ use std::time::Duration;
 use caraway_fuzz::Dice;
 use caraway_fuzz::client::{BUFFER, Channel, PATIENCE};
 use caraway_fuzz::memory::Gauge;
-use caraway_fuzz::messages::{self, AUTH_SPICE, Link, MAIN, MINI_HEADER};
+use caraway_fuzz::messages::{self, AUTH_SPICE, Link, MAIN, MINI_HEADER, PLAYBACK, RECORD};
 use caraway_fuzz::server::{Machine, Rig, run};
-use caraway_spice::{Config, Locks, Pipe, Rect, Size, fuzzing};
+use caraway_spice::{AudioFormat, Config, Locks, Pipe, Rect, Size, Volume, fuzzing};
 use libfuzzer_sys::fuzz_target;
 use tokio::time::{sleep, timeout};
 
@@ -50,6 +50,9 @@ async fn session(mut dice: Dice<'_>) {
             act(&mut dice, &rig, kind, &mut main, &mut other).await;
             if let Some(pipe) = rig.pipe(kind) {
                 act_at_machine(&mut dice, &mut machine, pipe);
+            }
+            if matches!(kind, PLAYBACK | RECORD) {
+                act_at_sound(&mut dice, &rig);
             }
         }
     };
@@ -173,6 +176,43 @@ fn act_at_machine(dice: &mut Dice<'_>, machine: &mut Machine, pipe: &Pipe) {
         }
         0xa8..0xac => machine.close(pipe),
         0xac..0xc0 => pipe.open(),
+        _ => {}
+    }
+}
+
+/// The guest plays or records something.
+fn act_at_sound(dice: &mut Dice<'_>, rig: &Rig) {
+    match dice.byte() {
+        ..0x20 => {
+            let format = AudioFormat::new(dice.byte() & 3, 8_000 << (dice.byte() & 3));
+            if let Some(format) = format.or(AudioFormat::new(2, 48_000)) {
+                rig.speaker.start(format);
+                rig.microphone.start(format);
+            }
+        }
+        0x20..0x60 => {
+            let samples = vec![i16::from(dice.byte()); 1 << dice.up_to(13)];
+            rig.speaker.play(&samples);
+        }
+        0x60..0x80 => {
+            let mut samples = [0; 512];
+            let count = rig.microphone.read(&mut samples);
+            assert!(count <= samples.len());
+        }
+        0x80..0x88 => {
+            rig.speaker.stop();
+            rig.microphone.stop();
+        }
+        0x88..0x90 => rig.speaker.set_latency(Duration::from_millis(dice.field())),
+        0x90..0xa0 => {
+            let volume = Volume {
+                levels: [dice.number() as u16, dice.number() as u16],
+                muted: dice.flip(),
+            };
+            let volume = (!dice.rarely()).then_some(volume);
+            rig.speaker.set_volume(volume);
+            rig.microphone.set_volume(volume);
+        }
         _ => {}
     }
 }

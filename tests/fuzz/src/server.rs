@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::messages;
 use caraway_spice::{
-    Buttons, Config, Devices, Framebuffer, InputSink, Key, Locks, Pipe, PipeEvent, PointerEvent,
-    Port, Server, SessionEvent, SessionObserver, Size,
+    Buttons, Config, Devices, Framebuffer, InputSink, Key, Locks, Microphone, Pipe, PipeEvent,
+    PointerEvent, Port, Server, SessionEvent, SessionObserver, Size, Speaker,
 };
 
 /// Pixels of the screen's sides: small, as its pixels are not what is tested.
@@ -161,6 +161,10 @@ pub struct Rig {
     pub census: Arc<Census>,
     /// A port, the shared folders and a USB slot.
     pub pipes: [Arc<Pipe>; 3],
+    /// What the guest plays.
+    pub speaker: Arc<Speaker>,
+    /// What the guest records.
+    pub microphone: Arc<Microphone>,
 }
 
 impl Rig {
@@ -169,6 +173,7 @@ impl Rig {
         let screen = Framebuffer::new(SCREEN);
         let (desk, census) = (Arc::new(Desk::default()), Arc::new(Census::default()));
         let pipes = [Pipe::new(), Pipe::new(), Pipe::new()];
+        let (speaker, microphone) = (Speaker::new(), Microphone::new());
         let [port, webdav, slot] = pipes.clone();
         let devices = Devices {
             displays: vec![screen.clone()],
@@ -177,6 +182,8 @@ impl Rig {
                 name: "org.example.port.0".to_owned(),
                 pipe: port,
             }],
+            playback: Some(speaker.clone()),
+            record: Some(microphone.clone()),
             webdav: Some(webdav),
             usb_slots: vec![slot],
         };
@@ -187,6 +194,8 @@ impl Rig {
             desk,
             census,
             pipes,
+            speaker,
+            microphone,
         }
     }
 
