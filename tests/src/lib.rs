@@ -10,6 +10,7 @@
 
 pub mod api;
 pub mod client;
+pub mod flood;
 pub mod guest;
 pub mod hold;
 pub mod latency;
