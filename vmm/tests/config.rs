@@ -368,7 +368,10 @@ fn nonsense_is_refused_by_its_path() {
             json!({ "spice": { "sharing": "view-only", "on_connect": "refuse" } }),
             "spice.on_connect",
         ),
-        (json!({ "spice": { "max_sessions": 0 } }), "spice.max_sessions"),
+        (
+            json!({ "spice": { "max_sessions": 0 } }),
+            "spice.max_sessions",
+        ),
         (
             json!({ "spice": { "auth": "none", "password": "x" } }),
             "spice.auth",

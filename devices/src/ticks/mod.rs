@@ -16,7 +16,7 @@ pub use ledger::{Acknowledgement, TickLedger};
 pub enum TickPolicy {
     /// Each follows as soon as the guest has taken the one before, after a pause for its main
     /// program of half the time that the interrupt took, or of an eighth of the period if that is
-    /// shorter.
+    /// shorter; at once if the guest was so slow that the next tick would have come by itself.
     #[default]
     Replay,
     /// They follow at two to eight times the rate, the faster the more there are.
