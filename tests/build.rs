@@ -13,12 +13,18 @@ fn main() {
 
     println!("cargo:rerun-if-changed=guests");
     let sector = ["-m", "elf_i386", "-Ttext", "0x7c00", "--oformat", "binary"];
-    let colours = assemble(&guests.join("colours/colours.s"), &out, "--32", &sector);
-    // Firmware boots no disk of a single sector.
-    let disk = fs::OpenOptions::new().write(true).open(&colours);
-    disk.and_then(|disk| disk.set_len(DISK_SIZE))
-        .expect("the linker's image grows");
-    println!("cargo:rustc-env=COLOURS_GUEST={}", colours.display());
+    for (name, variable) in [
+        ("colours", "COLOURS_GUEST"),
+        ("bios-ticks", "BIOS_TICKS_GUEST"),
+    ] {
+        let source = guests.join(name).join(name).with_extension("s");
+        let image = assemble(&source, &out, "--32", &sector);
+        // Firmware boots no disk of a single sector.
+        let disk = fs::OpenOptions::new().write(true).open(&image);
+        disk.and_then(|disk| disk.set_len(DISK_SIZE))
+            .expect("the linker's image grows");
+        println!("cargo:rustc-env={variable}={}", image.display());
+    }
     let kernel = ["-n", "-Ttext", "0x100000"];
     let exit = assemble(&guests.join("exit/exit.s"), &out, "--64", &kernel);
     println!("cargo:rustc-env=EXIT_GUEST={}", exit.display());

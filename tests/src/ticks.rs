@@ -101,7 +101,10 @@ impl Reports {
             let Some(words) = line.trim_end().strip_prefix("ticks ") else {
                 continue;
             };
-            let number = |word: &str| word.parse().ok();
+            let number = |word: &str| match word.strip_prefix("0x") {
+                Some(digits) => u64::from_str_radix(digits, 16).ok(),
+                None => word.parse().ok(),
+            };
             match words.split(' ').collect::<Vec<_>>()[..] {
                 ["from", asked, begun] => from = Some([number(asked)?, number(begun)?]),
                 [taken, counter] => all.push(Report {
