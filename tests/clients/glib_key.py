@@ -1,6 +1,7 @@
-"""Presses and releases one key through spice-gtk's client library: glib_key.py HOST PORT SCANCODE.
+"""Presses and releases one key through spice-gtk's client library:
+glib_key.py HOST PORT SCANCODE [PASSWORD [LATE]].
 
-Succeeds once the inputs channel is open and the key is sent; fails on any channel's error.
+All channels but the main one are opened LATE milliseconds after they are offered. Succeeds once the inputs channel is open and the key is sent; fails on any channel's error.
 """
 
 import sys
@@ -11,6 +12,8 @@ gi.require_version("SpiceClientGLib", "2.0")
 from gi.repository import GLib, GObject, SpiceClientGLib as Spice  # noqa: E402
 
 host, port, scancode = sys.argv[1], sys.argv[2], int(sys.argv[3])
+password = sys.argv[4] if len(sys.argv) > 4 else ""
+late = int(sys.argv[5]) if len(sys.argv) > 5 else 0
 loop = GLib.MainLoop()
 verdict = "no inputs channel opened"
 
@@ -32,12 +35,17 @@ def on_channel_event(channel, event):
 def on_channel_new(_session, channel):
     # `connect` is overridden on these types; the signal's is GObject's.
     GObject.Object.connect(channel, "channel-event", on_channel_event)
-    Spice.Channel.connect(channel)
+    if late and not isinstance(channel, Spice.MainChannel):
+        GLib.timeout_add(late, Spice.Channel.connect, channel)
+    else:
+        Spice.Channel.connect(channel)
 
 
 session = Spice.Session()
 session.set_property("host", host)
 session.set_property("port", port)
+if password:
+    session.set_property("password", password)
 GObject.Object.connect(session, "channel-new", on_channel_new)
 Spice.Session.connect(session)
 GLib.timeout_add_seconds(15, loop.quit)

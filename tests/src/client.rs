@@ -53,14 +53,39 @@ pub fn try_spicy_screenshot(server: SocketAddr, password: Option<&str>) -> Resul
 /// # Panics
 /// If it does not connect.
 pub fn glib_key(server: SocketAddr, scancode: u8) {
+    try_glib_key(server, scancode, "", Duration::ZERO)
+        .unwrap_or_else(|said| panic!("glib_key.py: {said}"));
+}
+
+/// Presses and releases a key (a PC scancode of set 1) through spice-gtk's library, with a password
+/// and with all channels but the main one so late.
+///
+/// # Errors
+/// What it says if a channel does not open.
+///
+/// # Panics
+/// If it does neither for long.
+pub fn try_glib_key(
+    server: SocketAddr,
+    scancode: u8,
+    password: &str,
+    late: Duration,
+) -> Result<(), String> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/glib_key.py");
     let mut command = Command::new("/usr/bin/python3");
     command
         .arg(script)
         .args([&server.ip().to_string(), &server.port().to_string()]);
-    command.arg(scancode.to_string());
+    command.args([
+        &scancode.to_string(),
+        password,
+        &late.as_millis().to_string(),
+    ]);
     let output = run(&mut command, SHORT);
-    assert!(output.status.success(), "glib_key.py: {output:?}");
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(format!("{output:?}")),
+    }
 }
 
 /// ryll, headless, driven through its control socket.
@@ -78,13 +103,20 @@ impl Ryll {
     /// # Panics
     /// If it does not connect.
     pub fn connect(server: SocketAddr) -> Self {
-        let folder = TempDir::new().unwrap();
-        let file = |name: &str| folder.path().join(name);
-        let connection = format!(
+        Self::open(&format!(
             "[virt-viewer]\ntype=spice\nhost={}\nport={}\n",
             server.ip(),
             server.port()
-        );
+        ))
+    }
+
+    /// As [`connect`](Self::connect), by a connection file.
+    ///
+    /// # Panics
+    /// If it does not connect.
+    pub fn open(connection: &str) -> Self {
+        let folder = TempDir::new().unwrap();
+        let file = |name: &str| folder.path().join(name);
         std::fs::write(file("c.vv"), connection).unwrap();
         let log = std::fs::File::create(file("log")).unwrap();
         let mut command = Command::new(cache().join("venv/bin/ryll"));
