@@ -27,12 +27,16 @@ impl Backlog {
     /// a gap in each piece.
     const MOST: Duration = Duration::from_millis(200);
     const KEPT: Duration = Duration::from_millis(100);
+    /// Milliseconds that the samples' own time may differ from the clock's. It goes by their number,
+    /// as devices hand them over in bursts, and never backwards, which clients dislike.
+    const DRIFT: u32 = 100;
 
-    pub(super) fn new(format: AudioFormat) -> Self {
+    /// An empty one, `now` being the media time.
+    pub(super) fn new(format: AudioFormat, now: u32) -> Self {
         Self {
             format,
             samples: VecDeque::new(),
-            end: 0,
+            end: now,
         }
     }
 
@@ -51,7 +55,21 @@ impl Backlog {
             let kept = self.format.samples_in(Self::KEPT);
             self.samples.drain(..self.samples.len() - kept);
         }
-        self.end = now.wrapping_add(self.format.milliseconds(whole));
+        let ahead = self.end.wrapping_sub(now).wrapping_add(Self::DRIFT);
+        let begin = if ahead < 2 * Self::DRIFT {
+            self.end
+        } else if ahead < u32::MAX / 2 {
+            now.wrapping_add(Self::DRIFT)
+        } else {
+            now.wrapping_sub(Self::DRIFT)
+        };
+        self.end = begin.wrapping_add(self.format.milliseconds(whole));
+    }
+
+    /// The media time of the next piece.
+    pub(super) fn position(&self) -> u32 {
+        self.end
+            .wrapping_sub(self.format.milliseconds(self.samples.len()))
     }
 
     /// Takes the next `count` samples. With `all`, the last ones too, filled up with silence.
@@ -60,7 +78,7 @@ impl Backlog {
         if there == 0 || (there < count && !all) {
             return None;
         }
-        let time = self.end.wrapping_sub(self.format.milliseconds(there));
+        let time = self.position();
         let mut samples: Vec<i16> = self.samples.drain(..count.min(there)).collect();
         samples.resize(count, 0);
         Some(Piece { time, samples })
@@ -72,7 +90,7 @@ mod tests {
     use super::*;
 
     fn backlog() -> Backlog {
-        Backlog::new(AudioFormat::STEREO)
+        Backlog::new(AudioFormat::STEREO, 1000)
     }
 
     #[test]
@@ -97,14 +115,35 @@ mod tests {
     fn who_is_late_skips_to_the_newest() {
         let mut backlog = backlog();
         for n in 0..21 {
-            backlog.push(&[n; 960], u32::from(n.unsigned_abs()) * 10);
+            backlog.push(&[n; 960], 1000 + u32::from(n.unsigned_abs()) * 10);
         }
         let piece = backlog.take(960, false);
         assert_eq!(
             piece.map(|piece| (piece.time, piece.samples[0])),
-            Some((110, 11))
+            Some((1110, 11))
         );
         assert!(backlog.samples.len() < 9600);
+    }
+
+    #[test]
+    fn time_goes_by_the_samples_and_stays_near_the_clock() {
+        let mut backlog = backlog();
+        let mut before = 1000;
+        // In bursts of four, three times as fast as they should, then after a pause.
+        let bursts = (0..400).map(|n| 1000 + n / 4 * 13).chain(5000..5100);
+        for now in bursts {
+            backlog.push(&[0; 960], now);
+            let Some(piece) = backlog.take(960, false) else {
+                continue;
+            };
+            assert!(
+                piece.time >= before,
+                "{before} then {} at {now}",
+                piece.time
+            );
+            assert!(piece.time.abs_diff(now) <= 100, "{} at {now}", piece.time);
+            before = piece.time;
+        }
     }
 
     #[test]

@@ -50,7 +50,9 @@ impl Loudspeaker {
     pub(crate) fn listen(self: &Arc<Self>) -> Listening {
         let mut room = self.inner.lock();
         let ear = Arc::new(Ear::default());
-        *ear.backlog.lock() = room.state.format.map(Backlog::new);
+        let now = self.clock.media_time();
+        let format = room.state.format;
+        *ear.backlog.lock() = format.map(|format| Backlog::new(format, now));
         room.ears.push(ear.clone());
         Listening {
             loudspeaker: self.clone(),
@@ -61,13 +63,14 @@ impl Loudspeaker {
 
 impl AudioListener for Loudspeaker {
     fn changed(&self, state: AudioState) {
+        let now = self.clock.media_time();
         let mut room = self.inner.lock();
         let before = std::mem::replace(&mut room.state, state);
         for ear in &room.ears {
             // What was played before an end is still heard, what was played before another
             // beginning is not.
             if let Some(format) = state.format.filter(|_| before.format != state.format) {
-                *ear.backlog.lock() = Some(Backlog::new(format));
+                *ear.backlog.lock() = Some(Backlog::new(format, now));
             }
             ear.wake.notify_one();
         }
@@ -93,6 +96,17 @@ pub(crate) struct Listening {
 impl Listening {
     pub(crate) fn state(&self) -> AudioState {
         self.loudspeaker.state()
+    }
+
+    /// The media time of the next samples of this format.
+    pub(crate) fn position(&self, format: AudioFormat) -> Option<u32> {
+        let backlog = self.ear.backlog.lock();
+        let backlog = backlog.as_ref();
+        Some(
+            backlog
+                .filter(|backlog| backlog.format() == format)?
+                .position(),
+        )
     }
 
     /// Takes the next `count` samples of this format; with `all`, the last ones too.

@@ -167,7 +167,9 @@ impl Player<'_> {
         } else {
             audio::MODE_RAW
         };
-        let now = self.context.server.media_time();
+        // Not after the first piece: clients want time to go forward.
+        let position = self.listening.position(format);
+        let now = position.unwrap_or_else(|| self.context.server.media_time());
         // Clients make their decoder at the start, and must know the mode by then.
         self.writer
             .send(Message::new(id::MODE).u32(now).u16(mode))

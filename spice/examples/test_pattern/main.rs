@@ -5,8 +5,11 @@
 //! remote-viewer spice://127.0.0.1:5900
 //! ```
 //!
-//! Keys and pointer are printed. With `--still` the pattern does not move, so that a client's
+//! Keys and pointer are printed. `--tone HERTZ` plays a tone, `--record` prints how loud the client's
+//! microphone is, and `--echo NAME` is a port that gives every byte back. With `--still` the pattern does not move, so that a client's
 //! picture can be compared with the one that `--save FILE.ppm` writes.
+
+mod sound;
 
 use std::error::Error;
 use std::sync::Arc;
@@ -14,12 +17,13 @@ use std::time::Duration;
 
 use caraway_spice::{
     Auth, Config, CursorImage, CursorKind, Devices, Framebuffer, InputSink, Key, ListenAddress,
-    Listener, Locks, Password, Point, PointerEvent, Rect, Server, SessionEvent, SessionObserver,
-    Size,
+    Listener, Locks, Microphone, Password, Pipe, Point, PointerEvent, Port, Rect, Server,
+    SessionEvent, SessionObserver, Size, Speaker,
 };
 
 const USAGE: &str = "test_pattern [--listen ADDRESS]... [--size WIDTHxHEIGHT] [--password TEXT] \
-                     [--relative] [--still] [--save FILE.ppm]";
+                     [--relative] [--still] [--save FILE.ppm] [--tone HERTZ] [--record] \
+                     [--echo NAME]...";
 
 struct Options {
     listen: Vec<ListenAddress>,
@@ -28,6 +32,9 @@ struct Options {
     absolute: bool,
     moving: bool,
     save: Option<String>,
+    tone: Option<f64>,
+    record: bool,
+    echoes: Vec<String>,
 }
 
 impl Options {
@@ -42,6 +49,9 @@ impl Options {
             absolute: true,
             moving: true,
             save: None,
+            tone: None,
+            record: false,
+            echoes: Vec::new(),
         };
         while let Some(word) = words.next() {
             let mut value = || words.next().ok_or(format!("{word} needs a value"));
@@ -52,6 +62,9 @@ impl Options {
                 "--relative" => options.absolute = false,
                 "--still" => options.moving = false,
                 "--save" => options.save = Some(value()?),
+                "--tone" => options.tone = Some(value()?.parse()?),
+                "--record" => options.record = true,
+                "--echo" => options.echoes.push(value()?),
                 _ => return Err(format!("unknown option {word}\nusage: {USAGE}").into()),
             }
         }
@@ -175,6 +188,24 @@ async fn animate(screen: Arc<Framebuffer>) {
     }
 }
 
+/// A port that gives back what it gets.
+fn echo_port(name: String) -> Port {
+    let pipe = Pipe::new();
+    let port = Port {
+        name,
+        pipe: pipe.clone(),
+    };
+    tokio::spawn(async move {
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        let echo = async {
+            let (mut reader, mut writer) = tokio::io::split(ours);
+            tokio::io::copy(&mut reader, &mut writer).await
+        };
+        tokio::join!(pipe.relay(theirs, false), echo)
+    });
+    port
+}
+
 fn save(screen: &Framebuffer, path: &str) -> std::io::Result<()> {
     let size = screen.size();
     let mut ppm = format!("P6\n{} {}\n255\n", size.width, size.height).into_bytes();
@@ -210,17 +241,27 @@ fn main() -> Result<(), Box<dyn Error>> {
         screen: screen.clone(),
         absolute: options.absolute,
     };
-    let devices = Devices {
-        displays: vec![screen.clone()],
-        inputs: Arc::new(printer),
-        ..Devices::default()
-    };
-    let server = Server::new(config, devices, Arc::new(Events));
-
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
+        let mut devices = Devices {
+            displays: vec![screen.clone()],
+            inputs: Arc::new(printer),
+            ports: options.echoes.into_iter().map(echo_port).collect(),
+            ..Devices::default()
+        };
+        if let Some(hertz) = options.tone {
+            let speaker = Speaker::new();
+            devices.playback = Some(speaker.clone());
+            tokio::spawn(sound::play_tone(speaker, hertz));
+        }
+        if options.record {
+            let microphone = Microphone::new();
+            devices.record = Some(microphone.clone());
+            tokio::spawn(sound::print_levels(microphone));
+        }
+        let server = Server::new(config, devices, Arc::new(Events));
         for listener in listeners {
             println!("listening on {}", listener.address());
             tokio::spawn(server.clone().serve(listener));
