@@ -1,5 +1,6 @@
 //! SPICE clients that others wrote, run without a person.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
@@ -88,6 +89,24 @@ pub fn try_glib_key(
     }
 }
 
+/// What spice-gtk's library made of every channel that a server offers; see `glib_channels.py`.
+///
+/// # Panics
+/// If a channel fails or something does not come in time.
+pub fn glib_channels(server: SocketAddr, wanted: &str, options: &[&str]) -> Value {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/glib_channels.py");
+    let mut command = Command::new("/usr/bin/python3");
+    command
+        .arg(script)
+        .args([&server.ip().to_string(), &server.port().to_string(), wanted])
+        .args(options);
+    let output = run(&mut command, PATIENCE);
+    assert!(output.status.success(), "glib_channels.py: {output:?}");
+    // The library complains of what it finds odd, and goes on.
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
 /// ryll, headless, driven through its control socket.
 #[derive(Debug)]
 pub struct Ryll {
@@ -103,11 +122,20 @@ impl Ryll {
     /// # Panics
     /// If it does not connect.
     pub fn connect(server: SocketAddr) -> Self {
-        Self::open(&format!(
+        Self::connect_with(server, &[])
+    }
+
+    /// As [`connect`](Self::connect), with more arguments.
+    ///
+    /// # Panics
+    /// If it does not connect.
+    pub fn connect_with(server: SocketAddr, arguments: &[&OsStr]) -> Self {
+        let connection = format!(
             "[virt-viewer]\ntype=spice\nhost={}\nport={}\n",
             server.ip(),
             server.port()
-        ))
+        );
+        Self::start(&connection, arguments)
     }
 
     /// As [`connect`](Self::connect), by a connection file.
@@ -115,6 +143,10 @@ impl Ryll {
     /// # Panics
     /// If it does not connect.
     pub fn open(connection: &str) -> Self {
+        Self::start(connection, &[])
+    }
+
+    fn start(connection: &str, arguments: &[&OsStr]) -> Self {
         let folder = TempDir::new().unwrap();
         let file = |name: &str| folder.path().join(name);
         std::fs::write(file("c.vv"), connection).unwrap();
@@ -127,6 +159,7 @@ impl Ryll {
             .arg(file("control"))
             .arg("--pedantic-dir")
             .arg(file("gaps"))
+            .args(arguments)
             .env("HOME", folder.path())
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
@@ -204,7 +237,8 @@ impl Ryll {
             .collect()
     }
 
-    fn log(&self) -> String {
+    /// What it said.
+    pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 }
@@ -212,7 +246,7 @@ impl Ryll {
 /// virt-viewer's remote-viewer on an X server of its own.
 #[derive(Debug)]
 pub struct RemoteViewer {
-    _viewer: Process,
+    viewer: Process,
     _display: Process,
     name: String,
     folder: TempDir,
@@ -257,7 +291,7 @@ impl RemoteViewer {
             .stderr(log);
         let viewer = Process::start(&mut viewer);
         Self {
-            _viewer: viewer,
+            viewer,
             _display: display,
             name,
             folder,
@@ -272,6 +306,16 @@ impl RemoteViewer {
         wait_for("the picture in remote-viewer", || {
             picture.is_within(&self.screen()).then_some(())
         });
+    }
+
+    /// Whether it is still there.
+    pub fn is_running(&mut self) -> bool {
+        self.viewer.status().is_none()
+    }
+
+    /// What it complained of.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
     /// All of its X server's screen.

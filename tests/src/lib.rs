@@ -18,6 +18,7 @@ pub mod link;
 pub mod picture;
 pub mod process;
 pub mod qemu;
+pub mod server;
 pub mod ticks;
 pub mod vm;
 pub mod wait;

@@ -609,3 +609,49 @@ fn the_examples_are_machines() {
         );
     }
 }
+
+#[test]
+fn pipes_of_the_spice_server_are_joined_to_sockets_beside_the_config() {
+    let world = World::new();
+    let port = json!({ "name": "org.example.console.0", "to": "unix:console" });
+
+    let machine = world.machine(json!({ "spice": {
+        "ports": [port], "webdav": "unix:folders", "usb_redirection": ["unix:usb"],
+    } }));
+
+    let pipes = machine.spice.unwrap().pipes;
+    let console = ("org.example.console.0".to_owned(), world.path("console"));
+    assert_eq!(pipes.ports, [console]);
+    assert_eq!(pipes.webdav, Some(world.path("folders")));
+    assert_eq!(pipes.usb_redirection, [world.path("usb")]);
+}
+
+#[test]
+fn a_pipe_with_a_name_or_socket_that_cannot_be_is_refused_with_the_remedy() {
+    let world = World::new();
+    let port = |name: &str, to: &str| json!({ "name": name, "to": to });
+    let refused = [
+        (
+            json!({ "ports": [port("a b", "unix:a")] }),
+            "spice.ports[0].name",
+        ),
+        (
+            json!({ "ports": [port("org.spice-space.webdav.0", "unix:a")] }),
+            "spice.ports[0].name",
+        ),
+        (
+            json!({ "ports": [port("a", "unix:a"), port("a", "unix:b")] }),
+            "spice.ports[1].name",
+        ),
+        (
+            json!({ "ports": [port("a", "unix:a")], "usb_redirection": ["unix:a"] }),
+            "spice.usb_redirection[0]",
+        ),
+        (json!({ "webdav": "unix:none/a" }), "spice.webdav"),
+    ];
+    for (spice, place) in refused {
+        let problem = world.problem(json!({ "spice": spice }));
+        assert_eq!(problem.path.to_string(), place);
+        assert!(problem.hint.is_some(), "{place}");
+    }
+}

@@ -16,6 +16,7 @@ pub mod link;
 mod locate;
 pub mod memory;
 mod path;
+pub mod pipe;
 pub mod policy;
 mod problem;
 mod slots;

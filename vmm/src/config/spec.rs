@@ -9,9 +9,10 @@ use super::boot::{Boot, Firmware};
 use super::clock_base::ClockBase;
 use super::disk::{Disk, DiskFormat};
 use super::display::{Display, DisplayDevice};
-use super::endpoint::{Listen, SerialTo};
+use super::endpoint::{Listen, SerialTo, UnixSocket};
 use super::input::{Input, InputDevice};
 use super::link::Serial;
+use super::pipe::PipesSpec;
 use super::policy::{Clock, LostTicks, On, OnPanic, OnPoweroff, OnReset, OnResume, PitModel};
 use super::problem::{ConfigErrors, Problem};
 use super::spice::{Auth, OnConnect, Secret, Sharing, Spice};
@@ -119,6 +120,8 @@ pub struct SpiceSpec {
     pub on_connect: OnConnect,
     /// Viewers at a time.
     pub max_sessions: u32,
+    /// Its ports, shared folders and USB slots.
+    pub pipes: PipesSpec,
 }
 
 /// A virtio input device.
@@ -232,6 +235,15 @@ impl MachineSpec {
                 sharing: Some(spice.sharing),
                 on_connect: (spice.sharing == Sharing::Exclusive).then_some(spice.on_connect),
                 max_sessions: Some(spice.max_sessions),
+                ports: spice.pipes.ports(),
+                webdav: spice.pipes.webdav.clone().map(UnixSocket),
+                usb_redirection: spice
+                    .pipes
+                    .usb_redirection
+                    .iter()
+                    .cloned()
+                    .map(UnixSocket)
+                    .collect(),
             }),
             inputs: Some(self.inputs.iter().map(InputSpec::to_config).collect()),
             disks: self.disks.iter().map(DiskSpec::to_config).collect(),

@@ -7,7 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 
-use super::endpoint::Listen;
+use super::endpoint::{Listen, UnixSocket};
+use super::pipe::Port;
 
 /// The SPICE server.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -35,6 +36,17 @@ pub struct Spice {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1024))]
     pub max_sessions: Option<u32>,
+    /// Streams of bytes to viewers, such as consoles.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<Port>,
+    /// Socket for the folders that a viewer shares: whoever connects speaks as the guest's
+    /// `spice-webdavd` does on `org.spice-space.webdav.0`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub webdav: Option<UnixSocket>,
+    /// Slots for USB devices of a viewer, each a socket: whoever connects speaks the usbredir
+    /// protocol, as the host of the device. Viewers are offered a slot while somebody is connected.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub usb_redirection: Vec<UnixSocket>,
 }
 
 /// How several viewers share a display.

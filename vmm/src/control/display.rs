@@ -12,6 +12,7 @@ use caraway_spice::{
 };
 
 use super::ending::Artifacts;
+use super::pipes::Pipes;
 use crate::command::{ApiError, DisplayInfo, ErrorCode, HeadInfo, Screenshot, TextScreen, Viewer};
 use crate::config::MachineSpec;
 use crate::config::endpoint::Listen;
@@ -91,6 +92,7 @@ impl Display {
     pub(super) fn server(
         &self,
         spec: &MachineSpec,
+        pipes: &Pipes,
         events: &Arc<EventLog>,
         metrics: &Arc<Metrics>,
     ) -> Result<Option<Arc<Server>>, Failure> {
@@ -129,7 +131,7 @@ impl Display {
             inputs: self.input.clone(),
             ..Devices::default()
         };
-        Ok(Some(Server::new(config, devices, observer)))
+        Ok(Some(Server::new(config, pipes.add_to(devices), observer)))
     }
 
     /// Tells a person where the display is and how to leave.

@@ -8,6 +8,7 @@ mod console;
 mod display;
 mod ending;
 mod net;
+mod pipes;
 
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
@@ -104,7 +105,7 @@ pub fn run(spec: &MachineSpec, options: &RunOptions) -> Result<Exit, Failure> {
     input.connect(machine.serial());
 
     let display = Display::new(spec, &machine, listeners.viewer_addresses(), &notices);
-    let server = display.server(spec, &events, &metrics)?;
+    let server = display.server(spec, listeners.pipes(), &events, &metrics)?;
     if let Some(server) = &server {
         // Nobody else sets it.
         let _ = net_later.set(Arc::clone(server));

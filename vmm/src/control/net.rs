@@ -9,6 +9,7 @@ use std::time::Duration;
 use caraway_spice::{Listener, Server};
 use tokio::sync::oneshot;
 
+use super::pipes::Pipes;
 use crate::api::{self, Api};
 use crate::command::ControlHandle;
 use crate::config::MachineSpec;
@@ -23,6 +24,7 @@ const FAREWELL: Duration = Duration::from_millis(300);
 /// Sockets that are bound and not served yet.
 pub(super) struct Listeners {
     spice: Vec<Listener>,
+    pipes: Pipes,
     api: Option<api::Listener>,
 }
 
@@ -57,8 +59,14 @@ impl Listeners {
         };
         Ok(Self {
             spice,
+            pipes: Pipes::bind(spec)?,
             api: api.map(bind_api).transpose()?,
         })
+    }
+
+    /// What goes from viewers to other sockets.
+    pub(super) fn pipes(&self) -> &Pipes {
+        &self.pipes
     }
 
     /// Where viewers may connect, with real ports.
@@ -112,6 +120,13 @@ impl Net {
                         }
                     });
                 }
+            }
+            for joint in listeners.pipes.into_joints() {
+                tokio::spawn(async move {
+                    if let Err(error) = joint.serve().await {
+                        tracing::error!(%error, "a pipe's socket failed");
+                    }
+                });
             }
             let api = listeners.api.map(|listener| {
                 let (end, ended) = oneshot::channel::<()>();

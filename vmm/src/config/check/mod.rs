@@ -7,6 +7,7 @@ mod disks;
 mod display;
 mod files;
 mod names;
+mod pipes;
 mod spice;
 
 use std::collections::BTreeMap;

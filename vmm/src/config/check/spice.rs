@@ -48,6 +48,7 @@ impl Checker<'_> {
             sharing,
             on_connect: spice.on_connect.unwrap_or_default(),
             max_sessions: self.max_sessions(spice.max_sessions),
+            pipes: self.pipes(spice),
         })
     }
 
