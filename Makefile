@@ -41,9 +41,10 @@ lab: build ## a stock Debian 12 under a nested KVM
 fuzz: install-test ## every fuzz target for a minute, or FUZZ_SECONDS
 	CARGO_TARGET_DIR=$(TARGET_DIR) tests/fuzz/run
 
-bench: install-test ## start-up time and memory as shipped, next to QEMU's microvm
+bench: install-test ## figures as shipped, next to QEMU's; SECTIONS="startup slow-link lan" chooses
 	$(CARGO) build --profile dist -p caraway
-	CARAWAY_BIN=$(TARGET_DIR)/dist/caraway $(CARGO) run -q -p caraway-tests --bin bench
+	$(CARGO) build -p caraway-tests --bins
+	CARAWAY_BIN=$(TARGET_DIR)/dist/caraway $(TARGET_DIR)/debug/bench $(SECTIONS)
 
 check: fmt clippy doc deny ## everything .ci/run asks before it tests
 

@@ -3,7 +3,8 @@
 Uses spice-gtk's client library. Presses a key, looks at the pixel X,Y of the primary surface at each
 "display-invalidate", and notes when it has changed; then waits a while and starts again. Prints a
 JSON object: "delays", each key's time in ms (null after 20 s without a change), and what came
-meanwhile: "seconds", "bytes" on the display channel, "invalidations".
+meanwhile: "seconds", "bytes" on the display channel, "invalidations" and their "pixels"; and
+"connected", the seconds since the start.
 """
 
 import ctypes
@@ -25,6 +26,7 @@ SETTLE_MS = 4000
 host, port = sys.argv[1], sys.argv[2]
 keys, x, y = (int(word) for word in sys.argv[3:6])
 loop = GLib.MainLoop()
+begin = time.monotonic()
 random.seed(1)
 
 
@@ -32,6 +34,7 @@ class Screen:
     pixels = None
     stride = 0
     invalidations = 0
+    area = 0
     channel = None
 
 
@@ -66,8 +69,9 @@ def on_primary_gone(_channel):
     Screen.pixels = None
 
 
-def on_invalidate(_channel, *_area):
+def on_invalidate(_channel, _x, _y, width, height):
     Screen.invalidations += 1
+    Screen.area += width * height
     if Typist.pressed is not None and pixel() != Typist.before:
         finish(round((time.monotonic() - Typist.pressed) * 1000, 2))
 
@@ -90,7 +94,8 @@ def give_up():
 
 def press():
     if Typist.started is None:
-        Typist.started, Typist.bytes_at_start, Screen.invalidations = time.monotonic(), received(), 0
+        Typist.started, Typist.bytes_at_start = time.monotonic(), received()
+        Screen.invalidations = Screen.area = 0
     Typist.before = pixel()
     Typist.timeout = GLib.timeout_add(PATIENCE_S * 1000, give_up)
     Typist.pressed = time.monotonic()
@@ -146,6 +151,8 @@ if Typist.started is not None:
                 "seconds": round(time.monotonic() - Typist.started, 3),
                 "bytes": received() - Typist.bytes_at_start,
                 "invalidations": Screen.invalidations,
+                "pixels": Screen.area,
+                "connected": round(time.monotonic() - begin, 3),
             }
         )
     )

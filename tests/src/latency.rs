@@ -20,7 +20,9 @@ pub struct KeyToDraw {
     /// Each key's milliseconds; `None` for those that never showed.
     delays: Vec<Option<f64>>,
     seconds: f64,
+    connected: f64,
     bytes: f64,
+    pixels: f64,
     invalidations: u64,
 }
 
@@ -70,6 +72,16 @@ impl KeyToDraw {
     /// Times a second that the client drew.
     pub fn draws(&self) -> f64 {
         self.invalidations as f64 / self.seconds
+    }
+
+    /// Pictures of this size a second that the client drew, whole or in pieces.
+    pub fn pictures(&self, (width, height): (u32, u32)) -> f64 {
+        self.pixels / self.seconds / (f64::from(width) * f64::from(height))
+    }
+
+    /// How long the client was connected.
+    pub fn connected(&self) -> Duration {
+        Duration::from_secs_f64(self.connected)
     }
 
     /// Keys that were pressed.

@@ -1,5 +1,6 @@
 //! Child processes that don't outlive their test.
 
+use std::io;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
@@ -80,6 +81,32 @@ pub fn run(command: &mut Command, patience: Duration) -> Output {
         stdout: output.0,
         stderr: output.1,
     }
+}
+
+/// What a monitor's threads have taken of the processors, without those that run the guest.
+///
+/// # Errors
+/// If there is no such process.
+pub fn cpu_beside_guest(pid: u32) -> io::Result<Duration> {
+    let mut ticks = 0;
+    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        // A thread may end meanwhile.
+        let Ok(stat) = std::fs::read_to_string(task?.path().join("stat")) else {
+            continue;
+        };
+        let (name, fields) = stat.rsplit_once(')').unwrap_or_default();
+        let name = name.split_once('(').unwrap_or_default().1;
+        // Ours, and QEMU's.
+        if name.starts_with("vcpu") || name.starts_with("CPU ") {
+            continue;
+        }
+        let times = fields.split_ascii_whitespace().skip(11).take(2);
+        ticks += times
+            .filter_map(|time| time.parse::<u64>().ok())
+            .sum::<u64>();
+    }
+    // Of 10 ms each: USER_HZ is 100 on every Linux that KVM runs on.
+    Ok(Duration::from_millis(10 * ticks))
 }
 
 fn read_all(pipe: Option<impl std::io::Read>) -> Vec<u8> {

@@ -1,4 +1,4 @@
-//! `make bench`: what it costs to run a guest that ends at once, next to QEMU's microvm.
+//! What it costs to run a guest that ends at once, next to QEMU's microvm.
 //!
 //! Both run the same kernel in turn, so that a machine that gets slower does so for both. Each
 //! run's time is taken by the wall clock, its CPU time from what the kernel charged the finished
@@ -6,10 +6,11 @@
 
 use std::io;
 use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use caraway_tests::guest;
+use caraway_tests::qemu;
 use caraway_tests::vm::caraway;
 
 /// Counted runs of each; the median of so many moves little.
@@ -26,17 +27,7 @@ const WALL_GOAL: f64 = 0.12;
 const CPU_GOAL: f64 = 0.1;
 const MEMORY_GOAL_KIB: u64 = 5 << 10;
 
-fn main() -> ExitCode {
-    match bench() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            println!("bench: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn bench() -> io::Result<()> {
+pub fn bench() -> io::Result<()> {
     let folder = tempfile::tempdir()?;
     let config = |name: &str, cmdline: &str| {
         let path = folder.path().join(name);
@@ -102,7 +93,7 @@ fn run_caraway(config: &Path) -> Command {
 }
 
 fn run_qemu(kernel: &Path) -> Command {
-    let mut command = Command::new("qemu-system-x86_64");
+    let mut command = Command::new(qemu::PROGRAM);
     command
         .args(["-M", "microvm", "-enable-kvm", "-smp", "1", "-m"])
         .arg(GUEST_MIB.to_string())
