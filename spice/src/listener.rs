@@ -14,7 +14,7 @@ use crate::address::{AddressError, ListenAddress, MAX_PATH};
 use crate::link::guard::{Peer, Source};
 use crate::tls::Tls;
 use crate::transport::Security;
-use crate::wire::BoxedStream;
+use crate::wire::{BoxedStream, PATIENCE};
 
 /// Why a listener could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -211,7 +211,7 @@ const UNIX_BUFFER: usize = 128 * 1024;
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(20);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// Seconds that a peer may leave data unacknowledged before its connection is given up.
-const USER_TIMEOUT: Duration = Duration::from_secs(60);
+const USER_TIMEOUT: Duration = PATIENCE;
 
 impl Acceptor {
     /// The next connection.

@@ -3,13 +3,18 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::io::{
     AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, ReadHalf, WriteHalf,
 };
+use tokio::time::timeout;
 
 use crate::geometry::Rect;
 use crate::session::Ending;
+
+/// How long a client may take no byte of what is sent to it, or be silent when it is asked.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A connection, whatever carries it.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -253,13 +258,23 @@ impl MessageWriter {
         }
     }
 
-    /// Writes a message; waits while the socket is full.
+    /// Writes a message; waits while the socket is full, but no longer than [`PATIENCE`] for a byte
+    /// to leave. As a rule one write and no copy: header and body are in one piece.
     pub(crate) async fn send(&mut self, mut message: Message) -> Result<(), Ending> {
         self.serial += 1;
         let frame = message.frame(self.framing, self.serial);
         self.torn = true;
-        self.half.write_all(frame).await?;
-        self.half.flush().await?;
+        let mut rest = frame;
+        while !rest.is_empty() {
+            // The timer is not touched unless the socket is full.
+            let written = timeout(PATIENCE, self.half.write(rest)).await;
+            match written.map_err(|_| Ending::Silent)?? {
+                0 => return Err(Ending::Vanished),
+                count => rest = &rest[count..],
+            }
+        }
+        let flushed = timeout(PATIENCE, self.half.flush()).await;
+        flushed.map_err(|_| Ending::Silent)??;
         self.torn = false;
         self.traffic
             .sent
@@ -293,6 +308,10 @@ impl From<io::Error> for Ending {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{DuplexStream, duplex, split};
+    use tokio::join;
+    use tokio::time::{Instant, sleep};
+
     use super::*;
 
     #[test]
@@ -309,6 +328,48 @@ mod tests {
         let mut message = Message::new(7).u8(1);
         let expected = [9, 0, 0, 0, 0, 0, 0, 0, 7, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1];
         assert_eq!(message.frame(Framing::Full, 9), expected);
+    }
+
+    /// A writer, and the other end of its connection, which holds `room` bytes.
+    fn writer(room: usize) -> (MessageWriter, DuplexStream) {
+        let (ours, theirs) = duplex(room);
+        let stream: BoxedStream = Box::new(ours);
+        let (_, half) = split(stream);
+        (
+            MessageWriter::new(half, Framing::Mini, Arc::default()),
+            theirs,
+        )
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_is_given_up_at_the_deadline() {
+        let (mut writer, _theirs) = writer(100);
+        let start = Instant::now();
+
+        let sent = writer.send(Message::new(1).bytes(&[7; 200])).await;
+
+        assert_eq!(sent, Err(Ending::Silent));
+        assert_eq!(start.elapsed(), PATIENCE);
+        assert!(writer.is_torn());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_a_byte_now_and_then_is_waited_for() {
+        let (mut writer, mut theirs) = writer(100);
+        let start = Instant::now();
+        let read = async {
+            let mut byte = [0];
+            for _ in 0..206 {
+                sleep(PATIENCE / 2).await;
+                theirs.read_exact(&mut byte).await?;
+            }
+            io::Result::Ok(())
+        };
+
+        let (sent, read) = join!(writer.send(Message::new(1).bytes(&[7; 200])), read);
+
+        assert_eq!((sent, read.is_ok()), (Ok(()), true));
+        assert!(start.elapsed() > PATIENCE * 50);
     }
 
     #[test]

@@ -221,6 +221,11 @@ impl Ryll {
         );
     }
 
+    /// Stops it where it is, so that it reads no more.
+    pub fn stop(&self) {
+        self.process.stop();
+    }
+
     /// Whether it is still connected.
     pub fn is_connected(&mut self) -> bool {
         self.process.status().is_none() && self.ask("status", json!({}))["spice_connected"] == true

@@ -27,6 +27,13 @@ impl Process {
         self.0.id()
     }
 
+    /// Stops it where it is, as a debugger would; it still ends with this value.
+    pub fn stop(&self) {
+        // SAFETY: the child is ours and not waited for yet, so its id is still its own.
+        let stopped = unsafe { libc::kill(self.0.id() as libc::pid_t, libc::SIGSTOP) };
+        assert_eq!(stopped, 0, "a child of ours can be stopped");
+    }
+
     /// The child itself, for its pipes.
     pub fn child(&mut self) -> &mut Child {
         &mut self.0
@@ -107,6 +114,21 @@ pub fn cpu_beside_guest(pid: u32) -> io::Result<Duration> {
     }
     // Of 10 ms each: USER_HZ is 100 on every Linux that KVM runs on.
     Ok(Duration::from_millis(10 * ticks))
+}
+
+/// KiB of a process that are resident.
+///
+/// # Errors
+/// If there is no such process.
+pub fn resident_kib(pid: u32) -> io::Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let lines = status
+        .lines()
+        .filter_map(|line| line.strip_prefix("VmRSS:"));
+    let number = lines
+        .filter_map(|rest| rest.trim().trim_end_matches(" kB").parse().ok())
+        .next();
+    number.ok_or_else(|| io::Error::other("it has ended"))
 }
 
 fn read_all(pipe: Option<impl std::io::Read>) -> Vec<u8> {

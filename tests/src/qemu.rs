@@ -4,15 +4,19 @@ use std::fs::{self, File};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
 use crate::guest;
 use crate::process::Process;
-use crate::wait::wait_for;
+use crate::wait::poll;
 
 /// QEMU's program.
 pub const PROGRAM: &str = "qemu-system-x86_64";
+
+/// QEMU has firmware that starts the kernel, which a KVM in software takes long for.
+const FIRMWARE: Duration = Duration::from_secs(120);
 
 /// A machine of QEMU's with a QXL display; it ends with this value.
 #[derive(Debug)]
@@ -58,9 +62,8 @@ impl Qemu {
             folder,
             spice,
         };
-        wait_for(&format!("{ready:?} from QEMU's guest"), || {
-            qemu.serial().contains(ready).then_some(())
-        });
+        let said = poll(FIRMWARE, || qemu.serial().contains(ready).then_some(()));
+        assert!(said.is_some(), "QEMU's guest never says {ready:?}");
         qemu
     }
 

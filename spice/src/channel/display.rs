@@ -4,6 +4,11 @@
 //! is taken, read from the source as it is *then*, encoded and written; so a slow client gets fewer
 //! and newer pixels, never a backlog, and costs one piece of memory.
 //!
+//! A piece costs three copies of its pixels before the kernel's (into a buffer that is kept, into
+//! checked pixels, and what the encoder makes of them into the message), three allocations beside
+//! the encoder's own, and one write. Damage wakes the channel only if it waits for damage, so a guest
+//! that draws faster than the link takes costs no wake-ups; each piece's acknowledgement is one.
+//!
 //! What clients insist on: `SURFACE_CREATE` of a primary surface before anything is drawn; `MARK`
 //! before a viewer's widget shows anything; and one image of the whole surface as the first drawing
 //! on it, because `spicy-screenshot` saves the screen at the very first one.
@@ -28,6 +33,8 @@ use crate::wire::{Message, MessageReader, MessageWriter, Reader};
 const WHOLE_PIXELS: u64 = 4 * 1024 * 1024;
 /// Bytes of an image on the wire at most. Proxies guard against frames over 16 MiB.
 const MAX_IMAGE_BYTES: usize = 4 * 1024 * 1024 - 1024;
+/// Bytes that a channel keeps for reading: those of the largest piece.
+const BUFFER: usize = 512 * 1024;
 /// A piece that takes so many times the bytes that were expected is not sent but cut.
 const OVERSHOOT: usize = 2;
 const INIT_TIME: Duration = Duration::from_secs(30);
@@ -70,6 +77,7 @@ pub(super) async fn serve(
         writer,
         screen: None,
         images: 0,
+        buffer: Vec::new(),
     };
     tokio::select! {
         end = read(context, &shared, reader) => end,
@@ -134,6 +142,8 @@ struct Sender<'a> {
     writer: &'a mut MessageWriter,
     screen: Option<Screen>,
     images: u64,
+    /// For what is read from the source.
+    buffer: Vec<u8>,
 }
 
 impl Sender<'_> {
@@ -274,15 +284,19 @@ impl Sender<'_> {
         Some(draw::copy(area, &image, self.images))
     }
 
-    fn read(&self, area: Rect) -> Option<Pixels> {
+    fn read(&mut self, area: Rect) -> Option<Pixels> {
         let generation = self.screen.as_ref()?.generation;
         let (width, height) = (area.width(), area.height());
         let length = u64::from(width)
             .checked_mul(u64::from(height))?
             .checked_mul(4)?;
-        let mut bytes = vec![0; usize::try_from(length).ok()?];
-        let read = self.shared.view.source().read(generation, area, &mut bytes);
-        read.then(|| Pixels::new(width, height, &bytes)).flatten()
+        let source = self.shared.view.source();
+        self.buffer.resize(usize::try_from(length).ok()?, 0);
+        let read = source.read(generation, area, &mut self.buffer);
+        let pixels = Pixels::new(width, height, &self.buffer).filter(|_| read);
+        // A whole screen is rare, and need not be kept room for.
+        self.buffer.shrink_to(BUFFER);
+        pixels
     }
 }
 

@@ -1,37 +1,32 @@
 //! The main channel: the session itself.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, sleep_until};
 
+use super::pings::{Act, Pings};
 use super::{Context, Endless, ignore};
 use crate::devices::Offer;
 use crate::protocol::{MouseMode, common, main as id};
 use crate::session::Ending;
 use crate::wire::{Message, MessageReader, MessageWriter, Reader};
 
-const PING_INTERVAL: Duration = Duration::from_secs(5);
-/// A client that leaves a ping unanswered for so long is gone.
-const PING_TIME: Duration = Duration::from_secs(60);
 /// Agent messages that a client may send ahead, as the reference server allows.
 const AGENT_TOKENS: u32 = 10;
 /// Bytes of display memory that clients take as a hint for the size of their dictionaries.
 const RAM_HINT: u32 = 64 << 20;
 
-#[derive(Default)]
 struct Shared {
     wake: Notify,
     due: Mutex<Due>,
 }
 
-#[derive(Default)]
 struct Due {
     channels_list: bool,
     mouse_mode: bool,
-    ping: Option<(u32, Instant)>,
+    pings: Pings,
 }
 
 pub(super) async fn serve(
@@ -39,7 +34,14 @@ pub(super) async fn serve(
     reader: &mut MessageReader,
     writer: &mut MessageWriter,
 ) -> Endless {
-    let shared = Shared::default();
+    let shared = Shared {
+        wake: Notify::new(),
+        due: Mutex::new(Due {
+            channels_list: false,
+            mouse_mode: false,
+            pings: Pings::new(Instant::now()),
+        }),
+    };
     tokio::select! {
         end = read(context, &shared, reader) => end,
         end = write(context, &shared, writer) => end,
@@ -51,6 +53,7 @@ async fn read(context: &Context, shared: &Shared, reader: &mut MessageReader) ->
         let (kind, body) = reader.next().await?;
         let malformed = context.malformed(kind);
         let mut fields = Reader(body);
+        shared.due.lock().pings.heard(Instant::now());
         match kind {
             id::C_ATTACH_CHANNELS => shared.due.lock().channels_list = true,
             id::C_MOUSE_MODE_REQUEST => {
@@ -68,9 +71,9 @@ async fn read(context: &Context, shared: &Shared, reader: &mut MessageReader) ->
             }
             common::C_PONG => {
                 let answered = fields.u32().map_err(malformed)?;
-                let mut due = shared.due.lock();
-                if let Some((_, sent)) = due.ping.take_if(|&mut (asked, _)| asked == answered) {
-                    context.session.measured(sent.elapsed());
+                let round_trip = shared.due.lock().pings.answered(answered, Instant::now());
+                if let Some(round_trip) = round_trip {
+                    context.session.measured(round_trip);
                 }
             }
             // There is no agent yet: whatever is for it goes nowhere.
@@ -106,18 +109,26 @@ async fn write(context: &Context, shared: &Shared, writer: &mut MessageWriter) -
         }
     }
 
-    let mut pings = interval(PING_INTERVAL);
-    pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut next_ping = 0u32;
     let mut channel_changes = server.devices().changes();
     let mut announced = None;
     loop {
-        let mut ask = false;
+        let act = shared.due.lock().pings.act(Instant::now());
+        let look_again = match act {
+            Act::GiveUp => return Err(Ending::Silent),
+            Act::WaitUntil(time) => time,
+            Act::Ask(number) => {
+                let ping = Message::new(common::PING)
+                    .u32(number)
+                    .u64(server.uptime_ns());
+                writer.send(ping).await?;
+                continue;
+            }
+        };
         tokio::select! {
             () = shared.wake.notified() => {}
             _ = mouse_changes.changed() => {}
             _ = channel_changes.changed() => {}
-            _ = pings.tick() => ask = true,
+            () = sleep_until(look_again) => {}
         }
         let (list, told) = {
             let mut due = shared.due.lock();
@@ -144,21 +155,6 @@ async fn write(context: &Context, shared: &Shared, writer: &mut MessageWriter) -
             writer
                 .send(Message::new(id::MOUSE_MODE).u16(modes).u16(mode as u16))
                 .await?;
-        }
-        if ask {
-            let waiting = shared.due.lock().ping;
-            match waiting {
-                Some((_, since)) if since.elapsed() > PING_TIME => return Err(Ending::Silent),
-                Some(_) => {}
-                None => {
-                    next_ping = next_ping.wrapping_add(1);
-                    shared.due.lock().ping = Some((next_ping, Instant::now()));
-                    let ping = Message::new(common::PING)
-                        .u32(next_ping)
-                        .u64(server.uptime_ns());
-                    writer.send(ping).await?;
-                }
-            }
         }
     }
 }

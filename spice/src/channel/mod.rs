@@ -9,6 +9,7 @@ mod display;
 mod draw;
 pub(crate) mod inputs;
 mod main;
+mod pings;
 mod playback;
 mod record;
 mod scancode;
