@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::agent::Agent;
 use tokio::sync::watch;
 
 use crate::audio::{AudioSink, AudioSource, Loudspeaker, Recorder};
@@ -46,6 +47,9 @@ pub struct Devices {
     /// Each is a slot for one USB device of a client, and speaks the usbredir protocol. Clients are
     /// offered those whose machine's end is open, as soon as it is.
     pub usb_slots: Vec<Arc<Pipe>>,
+    /// The port of the guest's agent: clipboards, files, monitors, and a pointer if the guest has
+    /// no absolute one.
+    pub agent: Option<Arc<Agent>>,
 }
 
 /// A pipe with a name, as clients see it.
@@ -68,6 +72,7 @@ impl Default for Devices {
             ports: Vec::new(),
             webdav: None,
             usb_slots: Vec::new(),
+            agent: None,
         }
     }
 }
@@ -81,6 +86,7 @@ impl fmt::Debug for Devices {
             .field("ports", &self.ports)
             .field("webdav", &self.webdav)
             .field("usb_slots", &self.usb_slots)
+            .field("agent", &self.agent)
             .finish_non_exhaustive()
     }
 }
@@ -98,6 +104,7 @@ pub(crate) struct Offer {
 pub(crate) struct Shared {
     pub(crate) displays: Vec<Arc<Hub>>,
     pub(crate) desk: Desk,
+    pub(crate) agent: Option<Arc<Agent>>,
     pub(crate) loudspeaker: Option<Arc<Loudspeaker>>,
     pub(crate) recorder: Option<Arc<Recorder>>,
     ports: Vec<Port>,
@@ -116,12 +123,17 @@ impl Shared {
         devices.displays.truncate(MAX_OF_A_KIND);
         devices.ports.truncate(MAX_OF_A_KIND);
         devices.usb_slots.truncate(MAX_OF_A_KIND);
+        if let (Some(agent), [display]) = (&devices.agent, devices.displays.as_slice()) {
+            let display = display.clone();
+            agent.set_heads(Box::new(move |heads| display.request_heads(heads)));
+        }
         for slot in &devices.usb_slots {
             slot.report_openings(changes.clone());
         }
         Self {
             displays: devices.displays.into_iter().map(Hub::new).collect(),
-            desk: Desk::new(devices.inputs),
+            desk: Desk::new(devices.inputs, devices.agent.clone()),
+            agent: devices.agent,
             loudspeaker: devices
                 .playback
                 .map(|source| Loudspeaker::new(&*source, clock)),

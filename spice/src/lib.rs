@@ -67,6 +67,7 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod agent;
 mod audio;
 mod channel;
 mod clock;
@@ -91,6 +92,7 @@ mod transport;
 mod wire;
 
 pub use address::{AddressError, ListenAddress};
+pub use agent::{Agent, AgentInfo, Counters as AgentCounters};
 pub use audio::{
     AudioFormat, AudioListener, AudioSink, AudioSource, AudioState, Microphone, Speaker, Volume,
 };

@@ -130,13 +130,22 @@ pub(crate) mod main {
     pub(crate) const INIT: u16 = 103;
     pub(crate) const CHANNELS_LIST: u16 = 104;
     pub(crate) const MOUSE_MODE: u16 = 105;
+    pub(crate) const AGENT_CONNECTED: u16 = 107;
+    pub(crate) const AGENT_DISCONNECTED: u16 = 108;
+    pub(crate) const AGENT_DATA: u16 = 109;
+    pub(crate) const AGENT_TOKEN: u16 = 110;
     pub(crate) const NAME: u16 = 113;
     pub(crate) const UUID: u16 = 114;
+    pub(crate) const AGENT_CONNECTED_TOKENS: u16 = 115;
 
     pub(crate) const C_ATTACH_CHANNELS: u16 = 104;
     pub(crate) const C_MOUSE_MODE_REQUEST: u16 = 105;
+    pub(crate) const C_AGENT_START: u16 = 106;
+    pub(crate) const C_AGENT_DATA: u16 = 107;
+    pub(crate) const C_AGENT_TOKEN: u16 = 108;
 
     pub(crate) const CAP_NAME_AND_UUID: u32 = 1;
+    pub(crate) const CAP_AGENT_CONNECTED_TOKENS: u32 = 2;
 }
 
 pub(crate) mod display {

@@ -11,9 +11,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::address::ListenAddress;
+use crate::agent::{Grants, Seat};
 use crate::clock::MediaClock;
 use crate::devices::{Devices, Shared};
 use crate::link::guard::Guard;
@@ -43,6 +44,10 @@ pub struct Config {
     pub console: Option<Console>,
     /// Whose web pages may connect by WebSocket; those of the server's own host always may.
     pub origins: Vec<Origin>,
+    /// Whether clients and the guest may have each other's clipboard, as far as their sessions may.
+    pub clipboard: bool,
+    /// Whether clients may send the guest files, as far as their sessions may.
+    pub file_transfer: bool,
 }
 
 /// How several clients share a display.
@@ -79,6 +84,8 @@ impl Default for Config {
             secure_channels: SecureChannels::None,
             console: None,
             origins: Vec::new(),
+            clipboard: true,
+            file_transfer: true,
         }
     }
 }
@@ -111,6 +118,10 @@ impl Server {
     #[must_use]
     pub fn new(config: Config, devices: Devices, observer: Arc<dyn SessionObserver>) -> Arc<Self> {
         let clock = MediaClock::start();
+        let mouse_changes = match &devices.agent {
+            Some(agent) => agent.pointer_changes(),
+            None => watch::Sender::new(()),
+        };
         let tickets = match &config.auth {
             Auth::None => None,
             Auth::Tickets => Some(TicketSet::new()),
@@ -126,7 +137,7 @@ impl Server {
             sessions: Mutex::default(),
             population: watch::Sender::new(0),
             shutdown: watch::Sender::new(false),
-            mouse_changes: watch::Sender::new(()),
+            mouse_changes,
             lock_changes: watch::Sender::new(()),
             clock,
             secure_port: AtomicU16::new(0),
@@ -272,6 +283,18 @@ impl Server {
 
     pub(crate) fn devices(&self) -> &Shared {
         &self.devices
+    }
+
+    /// A client's place at the agent's port, if there is one.
+    pub(crate) fn seat(&self, session: &Session, counts: bool, wake: Arc<Notify>) -> Option<Seat> {
+        let may = session.permissions();
+        let grants = Grants {
+            clipboard: self.config.clipboard && may.clipboard,
+            file_transfer: self.config.file_transfer && may.file_transfer,
+            control: may.input,
+        };
+        let agent = self.devices.agent.as_ref()?;
+        Some(agent.seat(session.id, grants, counts, wake))
     }
 
     pub(crate) fn absolute(&self) -> bool {

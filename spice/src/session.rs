@@ -45,6 +45,12 @@ pub enum Ending {
         /// The message's type.
         kind: u16,
     },
+    /// The client broke the protocol of the guest's agent.
+    #[error("the agent's stream: {error}")]
+    Agent {
+        /// How.
+        error: String,
+    },
     /// A display channel without `SPICE_MSGC_DISPLAY_INIT`.
     #[error("the display channel was not initialised in time")]
     NotInitialised,
@@ -82,7 +88,10 @@ impl Ending {
     pub(crate) fn is_violation(&self) -> bool {
         matches!(
             self,
-            Self::Oversized { .. } | Self::Malformed { .. } | Self::NotInitialised
+            Self::Oversized { .. }
+                | Self::Malformed { .. }
+                | Self::Agent { .. }
+                | Self::NotInitialised
         )
     }
 }

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{Context, Endless, ignore, scancode};
+use crate::agent::Agent;
 use crate::input::{Buttons, InputSink, Key, Locks, PointerEvent};
 use crate::protocol::inputs as id;
 use crate::wire::{Message, MessageReader, MessageWriter, Reader, Truncated};
@@ -20,11 +21,14 @@ const LAMP_TIME: Duration = Duration::from_secs(2);
 /// Where all clients' input comes together: a button is pressed while any client presses it.
 pub(crate) struct Desk {
     sink: Arc<dyn InputSink>,
+    agent: Option<Arc<Agent>>,
     hands: Mutex<Hands>,
 }
 
 #[derive(Default)]
 struct Hands {
+    /// The pointer is the agent's to move.
+    by_agent: bool,
     next: u64,
     buttons: BTreeMap<u64, Buttons>,
 }
@@ -44,15 +48,45 @@ impl Hands {
 }
 
 impl Desk {
-    pub(crate) fn new(sink: Arc<dyn InputSink>) -> Self {
+    pub(crate) fn new(sink: Arc<dyn InputSink>, agent: Option<Arc<Agent>>) -> Self {
         Self {
             sink,
+            agent,
             hands: Mutex::default(),
         }
     }
 
+    /// Whether clients may say where the pointer is, instead of how it moves.
     pub(crate) fn absolute(&self) -> bool {
-        self.sink.absolute()
+        self.sink.absolute() || self.agent().is_some()
+    }
+
+    /// The agent, if it moves the guest's pointer.
+    fn agent(&self) -> Option<&Agent> {
+        self.agent.as_deref().filter(|agent| agent.has_pointer())
+    }
+
+    /// Moves the pointer, or what it does where it is, by the device that the guest listens to: an
+    /// absolute one first, then the agent, which is a further step for the guest.
+    fn point(&self, event: PointerEvent) {
+        let agent = self.agent();
+        let mut hands = self.hands.lock();
+        match event {
+            PointerEvent::Position { .. } => {
+                hands.by_agent = !self.sink.absolute() && agent.is_some();
+                if !hands.by_agent && !self.sink.absolute() {
+                    return;
+                }
+            }
+            PointerEvent::Motion { .. } => hands.by_agent = false,
+            PointerEvent::Buttons(_) | PointerEvent::Wheel(_) => {}
+        }
+        let by_agent = hands.by_agent;
+        drop(hands);
+        match agent.filter(|_| by_agent) {
+            Some(agent) => agent.point(event),
+            None => self.sink.pointer(event),
+        }
     }
 
     fn hand(&self) -> Hand<'_> {
@@ -93,7 +127,7 @@ impl Hand<'_> {
         let after = hands.all();
         drop(hands);
         if before != after {
-            self.desk.sink.pointer(PointerEvent::Buttons(after));
+            self.desk.point(PointerEvent::Buttons(after));
         }
     }
 
@@ -188,7 +222,6 @@ async fn read(context: &Context, shared: &Shared, reader: &mut MessageReader) ->
 
 /// Does what a message says. `false` if it is not about input.
 fn handle(hand: &mut Hand<'_>, kind: u16, body: &[u8]) -> Result<bool, Truncated> {
-    let sink = &*hand.desk.sink;
     let mut fields = Reader(body);
     match kind {
         id::C_KEY_DOWN => {
@@ -213,7 +246,7 @@ fn handle(hand: &mut Hand<'_>, kind: u16, body: &[u8]) -> Result<bool, Truncated
             let (dx, dy) = (clamp(fields.i32()?), clamp(fields.i32()?));
             let buttons = buttons_of(fields.u16()?);
             if (dx, dy) != (0, 0) {
-                sink.pointer(PointerEvent::Motion { dx, dy });
+                hand.desk.point(PointerEvent::Motion { dx, dy });
             }
             hand.buttons(buttons);
         }
@@ -221,17 +254,15 @@ fn handle(hand: &mut Hand<'_>, kind: u16, body: &[u8]) -> Result<bool, Truncated
             let (x, y) = (fields.u32()?, fields.u32()?);
             let buttons = buttons_of(fields.u16()?);
             let display = fields.u8()?;
-            if sink.absolute() {
-                sink.pointer(PointerEvent::Position { x, y, display });
-            }
+            hand.desk.point(PointerEvent::Position { x, y, display });
             hand.buttons(buttons);
         }
         id::C_MOUSE_PRESS => {
             let button = fields.u8()?;
             let state = buttons_of(fields.u16()?);
             match button {
-                WHEEL_UP => sink.pointer(PointerEvent::Wheel(1)),
-                WHEEL_DOWN => sink.pointer(PointerEvent::Wheel(-1)),
+                WHEEL_UP => hand.desk.point(PointerEvent::Wheel(1)),
+                WHEEL_DOWN => hand.desk.point(PointerEvent::Wheel(-1)),
                 _ => {}
             }
             hand.buttons(with(state, button, true));
@@ -357,7 +388,7 @@ mod tests {
 
     fn desk() -> (Arc<Log>, Desk) {
         let log = Arc::new(Log::default());
-        (log.clone(), Desk::new(log))
+        (log.clone(), Desk::new(log, None))
     }
 
     const NUM: [u8; 2] = [2, 0];

@@ -1,26 +1,30 @@
 //! The main channel: the session itself.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::pings::{Act, Pings};
 use super::{Context, Endless, ignore};
+use crate::agent::{AgentError, Seat, TOKENS, ToClient};
 use crate::devices::Offer;
 use crate::protocol::{MouseMode, common, main as id};
 use crate::session::Ending;
 use crate::wire::{Message, MessageReader, MessageWriter, Reader};
 
-/// Agent messages that a client may send ahead, as the reference server allows.
-const AGENT_TOKENS: u32 = 10;
+/// Between two looks at whether anybody holds the agent up.
+const AGENT_INTERVAL: Duration = Duration::from_secs(1);
 /// Bytes of display memory that clients take as a hint for the size of their dictionaries.
 const RAM_HINT: u32 = 64 << 20;
 
 struct Shared {
-    wake: Notify,
+    wake: Arc<Notify>,
     due: Mutex<Due>,
+    agent: Option<Seat>,
 }
 
 struct Due {
@@ -34,8 +38,11 @@ pub(super) async fn serve(
     reader: &mut MessageReader,
     writer: &mut MessageWriter,
 ) -> Endless {
+    let wake = Arc::new(Notify::new());
+    let counts = context.capabilities.has(id::CAP_AGENT_CONNECTED_TOKENS);
     let shared = Shared {
-        wake: Notify::new(),
+        agent: context.server.seat(&context.session, counts, wake.clone()),
+        wake,
         due: Mutex::new(Due {
             channels_list: false,
             mouse_mode: false,
@@ -45,6 +52,7 @@ pub(super) async fn serve(
     tokio::select! {
         end = read(context, &shared, reader) => end,
         end = write(context, &shared, writer) => end,
+        end = watch_agent(&shared) => end,
     }
 }
 
@@ -76,7 +84,19 @@ async fn read(context: &Context, shared: &Shared, reader: &mut MessageReader) ->
                     context.session.measured(round_trip);
                 }
             }
-            // There is no agent yet: whatever is for it goes nowhere.
+            id::C_AGENT_START | id::C_AGENT_TOKEN => {
+                let tokens = fields.u32().map_err(malformed)?;
+                match &shared.agent {
+                    Some(agent) if kind == id::C_AGENT_START => agent.start(tokens),
+                    Some(agent) => agent.tokens(tokens),
+                    None => {}
+                }
+            }
+            id::C_AGENT_DATA => {
+                if let Some(agent) = &shared.agent {
+                    agent.data(body).map_err(broken)?;
+                }
+            }
             _ => ignore(kind)?,
         }
         shared.wake.notify_one();
@@ -93,8 +113,14 @@ async fn write(context: &Context, shared: &Shared, writer: &mut MessageWriter) -
         .u32(displays)
         .u32(supported_modes(context).into())
         .u32(mode as u32)
-        .u32(0) // no agent
-        .u32(AGENT_TOKENS)
+        .u32(
+            shared
+                .agent
+                .as_ref()
+                .is_some_and(Seat::began_connected)
+                .into(),
+        )
+        .u32(TOKENS)
         .u32(server.media_time())
         .u32(RAM_HINT);
     writer.send(init).await?;
@@ -155,6 +181,44 @@ async fn write(context: &Context, shared: &Shared, writer: &mut MessageWriter) -
             writer
                 .send(Message::new(id::MOUSE_MODE).u16(modes).u16(mode as u16))
                 .await?;
+        }
+        while let Some(due) = next_for_agent(shared)? {
+            writer.send(agent_message(context, due)).await?;
+        }
+    }
+}
+
+fn next_for_agent(shared: &Shared) -> Result<Option<ToClient>, Ending> {
+    let agent = shared.agent.as_ref();
+    agent.map_or(Ok(None), |agent| agent.next().map_err(broken))
+}
+
+fn broken(error: AgentError) -> Ending {
+    Ending::Agent {
+        error: error.to_string(),
+    }
+}
+
+fn agent_message(context: &Context, due: ToClient) -> Message {
+    match due {
+        ToClient::Connected if context.capabilities.has(id::CAP_AGENT_CONNECTED_TOKENS) => {
+            Message::new(id::AGENT_CONNECTED_TOKENS).u32(TOKENS)
+        }
+        ToClient::Connected => Message::new(id::AGENT_CONNECTED),
+        ToClient::Disconnected(reason) => Message::new(id::AGENT_DISCONNECTED).u32(reason),
+        ToClient::Tokens(count) => Message::new(id::AGENT_TOKEN).u32(count),
+        ToClient::Data(data) => Message::with_capacity(id::AGENT_DATA, data.len()).bytes(&data),
+    }
+}
+
+/// Looks after the agent even while this client takes nothing.
+async fn watch_agent(shared: &Shared) -> Endless {
+    let mut ticks = interval(AGENT_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Some(agent) = &shared.agent {
+            agent.tick();
         }
     }
 }
