@@ -6,6 +6,7 @@
 //! [`VirtioPci::process_queue`].
 
 pub mod block;
+pub mod console;
 mod device;
 pub mod input;
 mod queue;
@@ -14,6 +15,7 @@ mod testing;
 mod transport;
 
 pub use block::{Block, BlockConfig, BlockError, BlockWorker};
+pub use console::{Console, PortConfig, PortEnd};
 pub use device::{DeviceType, VirtioDevice};
 pub use input::{Button, Keyboard, Leds, Tablet};
 pub use queue::{Chain, Segment, Virtqueue};

@@ -113,6 +113,15 @@ impl Virtqueue {
         })
     }
 
+    /// Takes the last [`pop`](Self::pop) back, whose chain was not completed: it is the next again,
+    /// and is what a saved state goes on with.
+    pub fn unpop(&self) {
+        let mut ring = self.ring.lock();
+        if self.usable(&ring) {
+            ring.go_to_previous_position();
+        }
+    }
+
     /// Whether the driver has made a chain available that was not popped yet.
     #[must_use]
     pub fn has_available(&self) -> bool {
