@@ -68,16 +68,20 @@ pub(super) fn may_connect(origin: &str, host: &str, allowed: &[Origin]) -> bool 
     allowed.contains(&origin) || same_host(host_name(of_page), host_name(host))
 }
 
-/// The host of `HOST`, `HOST:PORT`, `[IPV6]` or `[IPV6]:PORT`, without brackets.
+/// The host of `HOST`, `HOST:PORT`, `[IPV6]` or `[IPV6]:PORT`, without brackets; empty if it is none
+/// of them, such as `[HOST]ANOTHER`.
 pub(super) fn host_name(authority: &str) -> &str {
     match authority.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        Some(rest) => rest
+            .split_once(']')
+            .filter(|(_, after)| after.is_empty() || after.starts_with(':'))
+            .map_or("", |(host, _)| host),
         None => authority.split(':').next().unwrap_or_default(),
     }
 }
 
 fn same_host(a: &str, b: &str) -> bool {
-    a.eq_ignore_ascii_case(b) || is_loopback(a) && is_loopback(b)
+    !a.is_empty() && a.eq_ignore_ascii_case(b) || is_loopback(a) && is_loopback(b)
 }
 
 fn is_loopback(host: &str) -> bool {
@@ -90,6 +94,17 @@ fn is_loopback(host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_in_brackets_with_another_behind_it_is_neither() {
+        for (origin, host) in [
+            ("https://[desk]evil.example:5900", "desk:5900"),
+            ("https://[desk", "desk:5900"),
+            ("https://[]evil.example", ""),
+        ] {
+            assert!(!may_connect(origin, host, &[]), "{origin} to {host}");
+        }
+    }
 
     #[test]
     fn a_page_of_the_same_host_may_connect_whatever_its_port() {
