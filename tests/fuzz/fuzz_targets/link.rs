@@ -135,6 +135,10 @@ async fn sound(mut dice: Dice<'_>) {
         if say(&mut dice, &mut stream, &hello).await.is_none() || cut {
             return;
         }
+        if hello.first() != Some(&b'R') {
+            // Taken for HTTP, TLS or nothing: not this target's.
+            return;
+        }
         let Some(answer) = reply(&mut stream).await else {
             assert!(!is_sound, "a sound link was not answered");
             return;
