@@ -15,7 +15,7 @@ else
 RUN_TESTS = $(CARGO) test --no-fail-fast
 endif
 
-.PHONY: help build demo test unit e2e lab fuzz bench check generate fmt clippy doc deny install-build install-test
+.PHONY: help build demo test unit e2e lab fuzz soak bench check generate fmt clippy doc deny install-build install-test
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -40,6 +40,9 @@ lab: build ## a stock Debian 12 under a nested KVM
 
 fuzz: install-test ## every fuzz target for a minute, or FUZZ_SECONDS
 	CARGO_TARGET_DIR=$(TARGET_DIR) tests/fuzz/run
+
+soak: build install-test ## each flood of clients for a minute, with what was measured
+	CARAWAY_SOAK=1 $(CARGO) test -p caraway-tests --test floods -- --test-threads=1 --nocapture
 
 bench: install-test ## figures as shipped, next to QEMU's; SECTIONS="startup slow-link lan" chooses
 	$(CARGO) build --profile dist -p caraway

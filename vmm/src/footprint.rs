@@ -10,11 +10,18 @@ pub fn forget_touched_code() {
     unsafe { libc::dl_iterate_phdr(Some(forget), std::ptr::null_mut()) };
 }
 
-/// Keeps all threads on one heap. The C library would give each thread one of its own; ours
-/// allocate too little to get in each other's way.
+/// Bytes from which on memory comes from the kernel and goes back to it when it is freed.
+const LARGE: c_int = 128 << 10;
+
+/// Keeps all threads on one heap, and large buffers out of it. The C library would give each thread a
+/// heap of its own; ours allocate too little to get in each other's way. And it would begin to keep
+/// what is freed for next time: the pixels of fifty viewers, long after they have left.
 pub fn share_one_heap() {
-    // SAFETY: mallopt takes two numbers, and this one before there is another thread.
-    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+    // SAFETY: mallopt takes two numbers, and these before there is another thread.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
+    }
 }
 
 /// Lets go of the segments of one object that nothing ever writes to.

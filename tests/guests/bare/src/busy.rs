@@ -95,13 +95,14 @@ pub fn run(info: &StartInfo) -> Outcome {
 }
 
 /// Slots that the device does not have.
-struct Slots {
+pub struct Slots {
     slots: [Option<Slot>; SLOTS],
     count: usize,
 }
 
 impl Slots {
-    const fn new() -> Self {
+    /// None.
+    pub const fn new() -> Self {
         Self {
             slots: [None; SLOTS],
             count: 0,
@@ -109,14 +110,15 @@ impl Slots {
     }
 
     /// Adds a slot; one too many, which a device may claim to give back, is forgotten.
-    fn give(&mut self, slot: Slot) {
+    pub fn give(&mut self, slot: Slot) {
         if let Some(place) = self.slots.get_mut(self.count) {
             *place = Some(slot);
             self.count += 1;
         }
     }
 
-    fn take(&mut self) -> Option<Slot> {
+    /// One, if there is any.
+    pub fn take(&mut self) -> Option<Slot> {
         self.count = self.count.checked_sub(1)?;
         self.slots[self.count].take()
     }
@@ -127,7 +129,7 @@ impl Slots {
 }
 
 /// Marsaglia's xorshift.
-fn next(random: &mut u64) -> u64 {
+pub fn next(random: &mut u64) -> u64 {
     *random ^= *random << 13;
     *random ^= *random >> 7;
     *random ^= *random << 17;

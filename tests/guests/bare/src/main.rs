@@ -17,6 +17,7 @@ mod qxl;
 mod serial;
 mod start_info;
 mod symbols;
+mod tick;
 mod timer;
 mod unmapped;
 mod virtio;
@@ -51,6 +52,7 @@ const TESTS: &[Test] = &[
     ("timer-abuse", timer::test_abuse),
     ("silence", timer::test_silence),
     ("set-clock", timer::test_set_clock),
+    ("tick", tick::test),
     ("triple", |_| cpu::triple_fault()),
 ];
 
