@@ -37,19 +37,22 @@ pub enum ChannelKind {
 }
 
 impl ChannelKind {
+    /// Every kind.
+    pub const ALL: [Self; 9] = [
+        Self::Main,
+        Self::Display,
+        Self::Inputs,
+        Self::Cursor,
+        Self::Playback,
+        Self::Record,
+        Self::UsbRedir,
+        Self::Port,
+        Self::WebDav,
+    ];
+
     pub(crate) fn from_wire(number: u8) -> Option<Self> {
-        const ALL: [ChannelKind; 9] = [
-            ChannelKind::Main,
-            ChannelKind::Display,
-            ChannelKind::Inputs,
-            ChannelKind::Cursor,
-            ChannelKind::Playback,
-            ChannelKind::Record,
-            ChannelKind::UsbRedir,
-            ChannelKind::Port,
-            ChannelKind::WebDav,
-        ];
-        ALL.into_iter().find(|&kind| kind as u8 == number)
+        let mut all = Self::ALL.into_iter();
+        all.find(|&kind| kind as u8 == number)
     }
 
     /// The capability word that the server grants on such a channel. Proxies promise these to a

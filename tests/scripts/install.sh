@@ -17,6 +17,7 @@ test_packages=(
   spice-client-gtk gir1.2-spiceclientglib-2.0 python3-gi virt-viewer  # clients we did not write
   xvfb xauth xdotool imagemagick                     # a screen for the one that needs it
   python3 python3-venv                               # ryll's home
+  chromium nodejs spice-html5                        # the browser console, and who looks at it
   g++                                                # libFuzzer
   libopus-dev pkg-config                             # the sound codec of caraway-spice
   gstreamer1.0-plugins-base gstreamer1.0-plugins-good # without them the GLib library has no sound channels
@@ -73,13 +74,17 @@ apt_get() {
   as_root env DEBIAN_FRONTEND=noninteractive apt-get "${options[@]}" "$verb" "$@"
 }
 
-# The SPICE client that Kerbside's own checks use, in a Python of its own. A half-made one is made again.
-install_ryll() {
-  local home=$cache/venv version=0.3.0
-  "$home/bin/ryll" --version 2>/dev/null | grep -qF "ryll $version" && return
-  echo "installing ryll $version into $home" >&2
+# The SPICE proxy Kerbside and the client of its own checks, in a Python of their own. Of Kerbside's control
+# plane only the messages are needed, so none of what it depends on. A half-made one is made again.
+install_kerbside() {
+  local home=$cache/venv ryll=0.3.0 kerbside=0.8.0
+  local done=$home/ryll-$ryll-kerbside-$kerbside
+  [ -e "$done" ] && return
+  echo "installing ryll $ryll and kerbside $kerbside into $home" >&2
   /usr/bin/python3 -m venv --clear "$home"
-  "$home/bin/python" -m pip install -q "ryll==$version"
+  "$home/bin/python" -m pip install -q "ryll==$ryll" "kerbside-proxy==$kerbside" grpcio==1.84.0 protobuf==7.36.2
+  "$home/bin/python" -m pip install -q --no-deps "kerbside==$kerbside"
+  touch "$done"
 }
 
 # A cargo command of this version, unless there is one of any.
@@ -98,7 +103,7 @@ install_cargo_command() {
 install_packages "${packages[@]}"
 if [ "$level" = test ]; then
   mkdir -p "$cache"
-  install_ryll
+  install_kerbside
   install_cargo_command cargo-deny 0.20.2
   install_cargo_command cargo-fuzz 0.13.2
 fi

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -107,6 +107,28 @@ pub fn glib_channels(server: SocketAddr, wanted: &str, options: &[&str]) -> Valu
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
+/// Opens main, display and inputs channel by TLS through spice-gtk's library, which wants the
+/// certificate to have this subject.
+///
+/// # Errors
+/// Which channel failed, and how.
+pub fn glib_open(server: SocketAddr, ca: &Path, subject: &str) -> Result<(), String> {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/glib_open.py");
+    let mut command = Command::new("/usr/bin/python3");
+    command
+        .arg(script)
+        .args([&server.ip().to_string(), &server.port().to_string()])
+        .arg(ca)
+        .arg(subject);
+    let output = run(&mut command, SHORT);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    if output.status.success() {
+        Ok(())
+    } else {
+        Err(said)
+    }
+}
+
 /// ryll, headless, driven through its control socket.
 #[derive(Debug)]
 pub struct Ryll {
@@ -135,15 +157,41 @@ impl Ryll {
             server.ip(),
             server.port()
         );
-        Self::start(&connection, arguments)
+        let mut ryll = Self::start(&connection, arguments);
+        ryll.wait_for_surface();
+        ryll
     }
 
-    /// As [`connect`](Self::connect), by a connection file.
+    /// Connects by this connection file and waits for a picture.
     ///
     /// # Panics
     /// If it does not connect.
     pub fn open(connection: &str) -> Self {
-        Self::start(connection, &[])
+        let mut ryll = Self::start(connection, &[]);
+        ryll.wait_for_surface();
+        ryll
+    }
+
+    /// Tries to connect by this connection file, which must fail; what it says.
+    ///
+    /// # Panics
+    /// If it connects.
+    pub fn refused(connection: &str) -> String {
+        let mut ryll = Self::start(connection, &[]);
+        let status = ryll.process.wait(PATIENCE);
+        let log = ryll.log();
+        let Some(status) = status else {
+            panic!("ryll did not give up: {log}");
+        };
+        assert!(!status.success(), "{log}");
+        log
+    }
+
+    fn wait_for_surface(&mut self) {
+        wait_for("a surface in ryll", || {
+            let status = self.ask("status", json!({}));
+            (!status["surfaces"].as_array()?.is_empty()).then_some(())
+        });
     }
 
     fn start(connection: &str, arguments: &[&OsStr]) -> Self {
@@ -179,10 +227,6 @@ impl Ryll {
             "hello",
             json!({ "client_name": "tests", "protocol_version": "1.0" }),
         );
-        wait_for("a surface in ryll", || {
-            let status = ryll.ask("status", json!({}));
-            (!status["surfaces"].as_array()?.is_empty()).then_some(())
-        });
         ryll
     }
 
@@ -263,6 +307,22 @@ impl RemoteViewer {
     /// # Panics
     /// If there is no X server for it.
     pub fn connect(server: SocketAddr) -> Self {
+        Self::start(|_| format!("spice://{server}"))
+    }
+
+    /// Opens a viewer by this connection file.
+    ///
+    /// # Panics
+    /// If there is no X server for it.
+    pub fn open(connection: &str) -> Self {
+        Self::start(|folder| {
+            let file = folder.join("c.vv");
+            std::fs::write(&file, connection).unwrap();
+            file.display().to_string()
+        })
+    }
+
+    fn start(target: impl FnOnce(&Path) -> String) -> Self {
         let folder = TempDir::new().unwrap();
         let mut xvfb = Command::new("Xvfb");
         xvfb.args([
@@ -285,7 +345,7 @@ impl RemoteViewer {
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
         let mut viewer = Command::new("remote-viewer");
         viewer
-            .args(["--zoom=100", &format!("spice://{server}")])
+            .args(["--zoom=100", &target(folder.path())])
             .env("DISPLAY", &name)
             .env("GDK_BACKEND", "x11")
             .env("NO_AT_BRIDGE", "1")
@@ -345,7 +405,7 @@ pub fn cache() -> PathBuf {
     )
 }
 
-fn decode_base64(text: &str) -> Vec<u8> {
+pub(crate) fn decode_base64(text: &str) -> Vec<u8> {
     let digit = |byte| match byte {
         b'A'..=b'Z' => byte - b'A',
         b'a'..=b'z' => byte - b'a' + 26,

@@ -9,10 +9,13 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 pub mod api;
+pub mod browser;
+pub mod certificates;
 pub mod client;
 pub mod flood;
 pub mod guest;
 pub mod hold;
+pub mod kerbside;
 pub mod latency;
 pub mod link;
 pub mod picture;

@@ -168,6 +168,19 @@ impl Vm {
             .unwrap_or_else(|| panic!("no TCP listener in {info}"))
     }
 
+    /// Where the SPICE server listens for TLS.
+    pub fn secure(&self) -> SocketAddr {
+        let info = self.api.json("display.info");
+        let listener = info["tls"]["listeners"][0].as_str();
+        let listener = listener.unwrap_or_else(|| panic!("no TLS listener in {info}"));
+        listener.parse().unwrap()
+    }
+
+    /// The connection file for viewers.
+    pub fn connection_file(&self) -> String {
+        String::from_utf8(self.api.get("display.vv")).unwrap()
+    }
+
     /// Waits for the end; the exit code.
     pub fn wait(&mut self) -> i32 {
         let Some(status) = self.process.wait(PATIENCE) else {

@@ -235,6 +235,8 @@ pub struct ChannelInfo {
     pub kind: String,
     /// Number among the channels of its kind.
     pub id: u32,
+    /// What keeps others from listening: `tls`, `local` (a Unix socket) or `plain`, which is nothing.
+    pub security: String,
     /// Bytes that came from the viewer.
     pub bytes_in: u64,
     /// Bytes that went to it.
@@ -246,6 +248,7 @@ impl From<caraway_spice::SessionInfo> for SessionInfo {
         let channels = session.channels.into_iter().map(|channel| ChannelInfo {
             kind: channel.kind.to_string(),
             id: channel.id.into(),
+            security: channel.security.to_string(),
             bytes_in: channel.bytes_in,
             bytes_out: channel.bytes_out,
         });

@@ -86,6 +86,9 @@ pub enum Command {
         /// Answered when the viewer is on its way; `not-found` without such a session.
         reply: Reply<()>,
     },
+    /// Read the certificate's files again; `no-tls` without any, `bad-certificate` if they are not
+    /// what they should be, and then nothing changes.
+    TlsReload(Reply<TlsInfo>),
     /// Keys and pointer, in this order, without waiting between them.
     Input {
         /// What was done.
@@ -162,12 +165,26 @@ pub struct DeviceInfo {
 pub struct DisplayInfo {
     /// Where viewers may connect, with the real port: `127.0.0.1:5900` or `unix:/run/desk.spice`.
     pub listeners: Vec<String>,
+    /// How viewers are served by TLS, if they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsInfo>,
     /// Who is connected.
     pub sessions: Vec<SessionInfo>,
     /// The monitors; empty while the guest is between two modes.
     pub heads: Vec<HeadInfo>,
     /// `client` if the guest takes an absolute pointer, else `server`.
     pub mouse_mode: String,
+}
+
+/// How viewers are served by TLS.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct TlsInfo {
+    /// Where they may connect, with the real port: `127.0.0.1:5901`.
+    pub listeners: Vec<String>,
+    /// The certificate's subject, as viewers take it for `host-subject`.
+    pub subject: String,
+    /// When the certificate's time is over: UTC, RFC 3339.
+    pub expires: String,
 }
 
 /// A monitor.
@@ -210,10 +227,25 @@ pub struct TextScreen {
 pub struct Viewer {
     /// The window's title: the machine's name.
     pub title: String,
-    /// Where to connect, best first, with real ports.
+    /// Where to connect plainly, best first, with real ports.
     pub listeners: Vec<crate::config::endpoint::Listen>,
+    /// How to connect by TLS.
+    pub tls: Option<SecureViewer>,
     /// What it must send.
     pub password: Option<crate::config::spice::Secret>,
+}
+
+/// What a viewer must know to connect by TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecureViewer {
+    /// Where to connect, with the real port.
+    pub listen: std::net::SocketAddr,
+    /// The certificate's subject.
+    pub subject: String,
+    /// The certificates to trust, in PEM; those of the system if `None`.
+    pub ca: Option<String>,
+    /// Which channels are to be had in no other way.
+    pub channels: crate::config::tls::Channels,
 }
 
 /// A stable word for programs, and the status of the answer that carries it.
@@ -230,6 +262,10 @@ pub enum ErrorCode {
     NoDisplay,
     /// The display is not in text mode.
     NotTextMode,
+    /// The machine's viewers are not served by TLS.
+    NoTls,
+    /// A certificate's file is not what it should be.
+    BadCertificate,
     /// The guest shows nothing now: it is between two modes.
     NoPicture,
     /// The machine can't do that in its state.
@@ -266,6 +302,8 @@ impl ErrorCode {
             | Self::NotTextMode
             | Self::NoPicture
             | Self::WrongState
+            | Self::NoTls
+            | Self::BadCertificate
             | Self::Conflict => 409,
             Self::TooLarge => 413,
             Self::Internal => 500,

@@ -114,6 +114,14 @@ pub enum Event {
         /// The ticket's id.
         id: String,
     },
+    /// New connections are shown another certificate from here on.
+    #[serde(rename = "spice.tls-reloaded")]
+    TlsReloaded {
+        /// Its subject.
+        subject: String,
+        /// When its time is over: UTC, RFC 3339.
+        expires: String,
+    },
     /// What the guest shows has another size now.
     #[serde(rename = "display.mode")]
     DisplayMode {

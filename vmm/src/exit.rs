@@ -219,7 +219,9 @@ impl From<ApiError> for Failure {
             | ErrorCode::NotTextMode
             | ErrorCode::NoPicture
             | ErrorCode::WrongState
+            | ErrorCode::NoTls
             | ErrorCode::Conflict => Exit::Refused,
+            ErrorCode::BadCertificate => Exit::Config,
             ErrorCode::Timeout => Exit::Timeout,
             ErrorCode::Internal => Exit::Internal,
             ErrorCode::Gone => Exit::Resource,

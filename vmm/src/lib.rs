@@ -22,6 +22,7 @@ pub mod logging;
 pub mod machine;
 pub mod metrics;
 pub mod picture;
+pub mod pki;
 pub mod socket;
 pub mod vcpu;
 pub mod vv;

@@ -209,6 +209,7 @@ fn answer(command: Command, script: &mut Script, events: &EventLog) {
             let _ = reply.send(Ok(Viewer {
                 title: "desk".into(),
                 listeners: vec!["127.0.0.1:5900".parse().unwrap()],
+                tls: None,
                 password: None,
             }));
             "viewer"

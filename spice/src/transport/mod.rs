@@ -10,6 +10,7 @@ mod http;
 mod origin;
 mod websocket;
 
+use std::fmt;
 use std::io;
 use std::time::Duration;
 
@@ -37,6 +38,16 @@ pub enum Security {
     Local,
     /// TLS.
     Tls,
+}
+
+impl fmt::Display for Security {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Plain => "plain",
+            Self::Local => "local",
+            Self::Tls => "tls",
+        })
+    }
 }
 
 /// For a first byte to come.

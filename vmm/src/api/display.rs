@@ -11,7 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
 use super::extract::Params;
-use crate::command::{ApiError, Command, DisplayInfo, ErrorCode, TextScreen};
+use crate::command::{ApiError, Command, DisplayInfo, ErrorCode, TextScreen, TlsInfo};
 use crate::config::units::Span;
 use crate::picture::encode_png;
 
@@ -165,4 +165,13 @@ pub(super) async fn vv(
         [(CONTENT_TYPE, "application/x-virt-viewer")],
         crate::vv::file(&viewer),
     ))
+}
+
+/// Reads the certificate's files again: new connections are shown what is in them, those that are
+/// there go on. If a file is not what it should be, nothing changes.
+#[utoipa::path(put, path = "/api/v1/display.tls.reload", tag = "display",
+    responses((status = 200, body = TlsInfo), (status = 409, body = ApiError),
+        (status = "default", body = ApiError)))]
+pub(super) async fn tls_reload(State(api): State<Api>) -> Result<Json<TlsInfo>, ApiError> {
+    api.control.call(Command::TlsReload).await.map(Json)
 }

@@ -33,7 +33,7 @@ pub const ROOT: &str = "/api/v1/";
 const BODY: usize = 64 << 10;
 
 /// Every verb with its method.
-pub const VERBS: [(&str, &str); 23] = [
+pub const VERBS: [(&str, &str); 24] = [
     ("GET", "vm.info"),
     ("PUT", "vm.pause"),
     ("PUT", "vm.resume"),
@@ -50,6 +50,7 @@ pub const VERBS: [(&str, &str); 23] = [
     ("PUT", "display.ticket.revoke"),
     ("GET", "display.session.list"),
     ("PUT", "display.session.terminate"),
+    ("PUT", "display.tls.reload"),
     ("PUT", "input.keys"),
     ("PUT", "input.text"),
     ("PUT", "input.pointer"),
@@ -108,6 +109,7 @@ impl Api {
             .route(verb!("display.ticket.revoke"), put(access::revoke))
             .route(verb!("display.session.list"), get(access::sessions))
             .route(verb!("display.session.terminate"), put(access::terminate))
+            .route(verb!("display.tls.reload"), put(display::tls_reload))
             .route(verb!("input.keys"), put(input::keys))
             .route(verb!("input.text"), put(input::text))
             .route(verb!("input.pointer"), put(input::pointer))

@@ -31,6 +31,7 @@ use crate::events::Record;
         access::revoke,
         access::sessions,
         access::terminate,
+        display::tls_reload,
         input::keys,
         input::text,
         input::pointer,

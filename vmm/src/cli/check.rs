@@ -112,6 +112,12 @@ fn facts(spec: &MachineSpec) -> Vec<(&'static str, String)> {
             for listen in &spice.listen {
                 facts.push(("spice", format!("{listen} ({auth})")));
             }
+            for listen in spice.tls.iter().flat_map(|tls| &tls.listen) {
+                facts.push(("spice tls", format!("{listen} ({auth})")));
+            }
+            if let Some(console) = &spice.console {
+                facts.push(("console", console.display().to_string()));
+            }
         }
     }
     if let Some(port) = spec.debug_exit {

@@ -121,6 +121,9 @@ enum Verb {
         #[arg(long)]
         reason: Option<String>,
     },
+    /// Read the certificate's files again, for connections to come.
+    #[command(name = "display.tls.reload")]
+    TlsReload,
     /// Press keys together: `ctrl-alt-f2`, or one name an argument.
     #[command(name = "input.keys")]
     Keys {
@@ -279,6 +282,10 @@ impl Verb {
                 let body = json!(Termination { session, reason });
                 put("display.session.terminate", Some(body))
             }
+            Self::TlsReload => Request {
+                show: Show::Json,
+                ..put("display.tls.reload", None)
+            },
             Self::Keys { keys, hold } => {
                 let keys = keys.iter().flat_map(|chord| split_chord(chord)).collect();
                 put("input.keys", Some(json!(KeysRequest { keys, hold })))

@@ -4,6 +4,7 @@ mod check;
 mod ctl;
 mod demo;
 mod run;
+mod tls;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -47,6 +48,8 @@ enum Verb {
     Demo(demo::Demo),
     /// Ask something of a running machine through its API socket.
     Ctl(ctl::Ctl),
+    /// Make certificates for viewers that come by TLS.
+    Tls(tls::Tls),
     /// Print the completion script of a shell.
     Completions {
         /// Which shell.
@@ -113,6 +116,7 @@ impl Verb {
             }
             Self::Demo(demo) => demo.act(),
             Self::Ctl(ctl) => ctl.act(),
+            Self::Tls(tls) => tls.act(),
             Self::Completions { shell } => {
                 let mut script = Vec::new();
                 clap_complete::generate(shell, &mut Cli::command(), "caraway", &mut script);

@@ -22,6 +22,7 @@ mod problem;
 mod slots;
 mod spec;
 pub mod spice;
+pub mod tls;
 pub mod units;
 
 use schemars::JsonSchema;
@@ -33,7 +34,9 @@ pub use host::Host;
 pub(crate) use host::meminfo;
 pub use path::{JsonPath, Segment, at};
 pub use problem::{ConfigErrors, Kind, Location, Problem};
-pub use spec::{BootSpec, DiskSpec, DisplaySpec, InputSpec, MachineSpec, PciEntry, SpiceSpec};
+pub use spec::{
+    BootSpec, DiskSpec, DisplaySpec, InputSpec, MachineSpec, PciEntry, SpiceSpec, TlsSpec,
+};
 
 /// One virtual machine. Only `boot` is required.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use caraway_devices::pci::PciAddress;
+use caraway_spice::Origin;
 use uuid::Uuid;
 
 use super::boot::{Boot, Firmware};
@@ -16,6 +17,7 @@ use super::pipe::PipesSpec;
 use super::policy::{Clock, LostTicks, On, OnPanic, OnPoweroff, OnReset, OnResume, PitModel};
 use super::problem::{ConfigErrors, Problem};
 use super::spice::{Auth, OnConnect, Secret, Sharing, Spice};
+use super::tls::{Channels, Tls};
 use super::units::Size;
 use super::{Config, Document};
 
@@ -106,7 +108,7 @@ pub struct DisplaySpec {
 /// The SPICE server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpiceSpec {
-    /// Where it waits for viewers; at least one place.
+    /// Where it waits for viewers, plainly; at least one place if there is no TLS.
     pub listen: Vec<Listen>,
     /// What a viewer must know.
     pub auth: Auth,
@@ -122,6 +124,27 @@ pub struct SpiceSpec {
     pub max_sessions: u32,
     /// Its ports, shared folders and USB slots.
     pub pipes: PipesSpec,
+    /// How it speaks TLS, if it does.
+    pub tls: Option<TlsSpec>,
+    /// The folder of a console for browsers.
+    pub console: Option<PathBuf>,
+    /// Whose web pages may connect, apart from those of the same host.
+    pub origins: Vec<Origin>,
+}
+
+/// How the SPICE server speaks TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsSpec {
+    /// Where it waits for viewers; at least one TCP port.
+    pub listen: Vec<Listen>,
+    /// Its certificate, in PEM.
+    pub certificate: PathBuf,
+    /// The certificate's key, in PEM.
+    pub key: PathBuf,
+    /// The CA that viewers are to trust, in PEM.
+    pub ca: Option<PathBuf>,
+    /// Which channels are for TLS only.
+    pub channels: Channels,
 }
 
 /// A virtio input device.
@@ -244,6 +267,9 @@ impl MachineSpec {
                     .cloned()
                     .map(UnixSocket)
                     .collect(),
+                tls: spice.tls.as_ref().map(TlsSpec::to_config),
+                console: spice.console.clone(),
+                origins: spice.origins.clone(),
             }),
             inputs: Some(self.inputs.iter().map(InputSpec::to_config).collect()),
             disks: self.disks.iter().map(DiskSpec::to_config).collect(),
@@ -291,6 +317,18 @@ impl BootSpec {
                 initrd: initrd.clone(),
                 cmdline: Some(cmdline.clone()),
             },
+        }
+    }
+}
+
+impl TlsSpec {
+    fn to_config(&self) -> Tls {
+        Tls {
+            listen: Some(self.listen.clone()),
+            certificate: self.certificate.clone(),
+            key: self.key.clone(),
+            ca: self.ca.clone(),
+            channels: Some(self.channels.clone()),
         }
     }
 }

@@ -3,18 +3,20 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use caraway_spice::Origin;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 
 use super::endpoint::{Listen, UnixSocket};
 use super::pipe::Port;
+use super::tls::Tls;
 
 /// The SPICE server.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Spice {
-    /// Where it waits for viewers; `127.0.0.1:5900` if not given.
+    /// Where it waits for viewers, plainly; `127.0.0.1:5900` if neither this nor `tls` is given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listen: Option<Vec<Listen>>,
     /// What a viewer must know; `"password"` if one is given, else `"none"`.
@@ -47,6 +49,17 @@ pub struct Spice {
     /// protocol, as the host of the device. Viewers are offered a slot while somebody is connected.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub usb_redirection: Vec<UnixSocket>,
+    /// Where it waits for viewers by TLS, and the certificate that they are shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
+    /// Folder with a console for browsers, such as `/usr/share/spice-html5`; none if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub console: Option<PathBuf>,
+    /// Whose web pages may connect, such as `https://portal.example`; those of the same host may
+    /// always.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<String>")]
+    pub origins: Vec<Origin>,
 }
 
 /// How several viewers share a display.

@@ -6,17 +6,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use caraway_qxl::Qxl;
+use caraway_spice::tls::SecureChannels;
 use caraway_spice::{
-    Auth, Devices, DisplayObserver, DisplaySource, Password, Second, Server, SessionEvent,
+    Auth, Console, Devices, DisplayObserver, DisplaySource, Password, Second, Server, SessionEvent,
     SessionObserver, Sharing, Update,
 };
 
+use super::certificate::Certificate;
 use super::ending::Artifacts;
+use super::net::Addresses;
 use super::pipes::Pipes;
-use crate::command::{ApiError, DisplayInfo, ErrorCode, HeadInfo, Screenshot, TextScreen, Viewer};
+use crate::command::{
+    ApiError, DisplayInfo, ErrorCode, HeadInfo, Screenshot, SecureViewer, TextScreen, TlsInfo,
+    Viewer,
+};
 use crate::config::MachineSpec;
 use crate::config::endpoint::Listen;
 use crate::config::spice::{self as config, OnConnect, Secret};
+use crate::config::tls::Channels;
 use crate::events::{Event, EventLog};
 use crate::exit::{Exit, Failure};
 use crate::machine::{Input, Machine, Notice, Notices};
@@ -29,7 +36,9 @@ pub(super) struct Display {
     qxl: Option<Arc<Qxl>>,
     input: Arc<Input>,
     changes: Arc<Changes>,
-    listeners: Vec<Listen>,
+    addresses: Addresses,
+    certificate: Option<Certificate>,
+    browsers: bool,
     password: Option<Secret>,
 }
 
@@ -58,11 +67,12 @@ fn no_display() -> ApiError {
 }
 
 impl Display {
-    /// The display of `machine`, shown at `listeners`.
+    /// The display of `machine`, shown at `addresses`.
     pub(super) fn new(
         spec: &MachineSpec,
         machine: &Machine,
-        listeners: Vec<Listen>,
+        addresses: Addresses,
+        certificate: Option<Certificate>,
         notices: &Arc<Notices>,
     ) -> Self {
         let qxl = machine.qxl().cloned();
@@ -80,7 +90,12 @@ impl Display {
             qxl,
             input: Arc::clone(machine.input()),
             changes,
-            listeners,
+            addresses,
+            certificate,
+            browsers: spec
+                .spice
+                .as_ref()
+                .is_some_and(|spice| spice.console.is_some()),
             password: spec.spice.as_ref().and_then(|spice| spice.password.clone()),
         }
     }
@@ -88,7 +103,7 @@ impl Display {
     /// A SPICE server for it, if the config asks for one.
     ///
     /// # Errors
-    /// The password is not one that SPICE can carry.
+    /// The password is not one that SPICE can carry, or the console's folder is gone.
     pub(super) fn server(
         &self,
         spec: &MachineSpec,
@@ -122,6 +137,17 @@ impl Display {
                     Sharing::Exclusive(Second::TakeOver)
                 }
             },
+            secure_channels: spice
+                .tls
+                .as_ref()
+                .map_or_else(SecureChannels::default, |tls| (&tls.channels).into()),
+            console: spice
+                .console
+                .as_deref()
+                .map(Console::open)
+                .transpose()
+                .map_err(|error| Failure::of(Exit::Config, &error).context("spice.console"))?,
+            origins: spice.origins.clone(),
             ..caraway_spice::Config::default()
         };
         let observer = Arc::new(Sessions::new(events, metrics));
@@ -138,12 +164,64 @@ impl Display {
     pub(super) fn greet(&self, terminal: bool) {
         let mut out = std::io::stderr().lock();
         // Whoever closed standard error does not want to know.
-        for listen in &self.listeners {
+        for listen in self.plain_viewers() {
             let _ = writeln!(out, "Viewer:  {}", vv::viewer_line(listen));
+        }
+        for listen in &self.addresses.secure {
+            let certificate = self.certificate.as_ref();
+            let ca = certificate.and_then(|certificate| certificate.files().ca.as_deref());
+            let subject = certificate.map_or("", |certificate| certificate.identity().subject());
+            let _ = writeln!(
+                out,
+                "Viewer:  {}",
+                vv::secure_viewer_line(listen, ca, subject)
+            );
+        }
+        if self.browsers {
+            let secure = self.addresses.secure.iter().map(|listen| ("https", listen));
+            let plain = self.plain_viewers().map(|listen| ("http", listen));
+            for url in secure
+                .chain(plain)
+                .filter_map(|(scheme, at)| vv::url(scheme, at))
+            {
+                let _ = writeln!(out, "Browser: {url}");
+            }
         }
         if terminal {
             let _ = writeln!(out, "Leave:   Ctrl-]");
         }
+    }
+
+    /// Where a viewer may connect that does not speak TLS.
+    fn plain_viewers(&self) -> impl Iterator<Item = &Listen> {
+        let certificate = self.certificate.as_ref();
+        let all = certificate.is_some_and(|c| c.files().channels == Channels::All);
+        let useful = move |listen: &&Listen| !all || matches!(listen, Listen::Unix(_));
+        self.addresses.plain.iter().filter(useful)
+    }
+
+    /// Shows new connections what the certificate's files hold now.
+    ///
+    /// # Errors
+    /// There is no certificate, or one of its files is not what it should be.
+    pub(super) fn reload_certificate(&mut self) -> Result<TlsInfo, ApiError> {
+        let certificate = self.certificate.as_mut().ok_or_else(|| {
+            ApiError::new(
+                ErrorCode::NoTls,
+                "the machine's viewers are not served by TLS",
+            )
+            .hint("give its config `spice.tls`; `caraway tls init` prints one")
+        })?;
+        certificate.reload()?;
+        self.tls().ok_or_else(no_display)
+    }
+
+    fn tls(&self) -> Option<TlsInfo> {
+        let listeners = self.addresses.secure.iter().map(ToString::to_string);
+        Some(TlsInfo {
+            listeners: listeners.collect(),
+            ..self.certificate.as_ref()?.info()
+        })
     }
 
     /// Writes a connection file for viewers.
@@ -160,7 +238,7 @@ impl Display {
     }
 
     pub(super) fn viewer(&self) -> Result<Viewer, ApiError> {
-        if self.listeners.is_empty() {
+        if self.addresses.plain.is_empty() && self.certificate.is_none() {
             return Err(
                 ApiError::new(ErrorCode::NoDisplay, "the machine has no SPICE server")
                     .hint("give its config `spice` with `listen`"),
@@ -168,8 +246,25 @@ impl Display {
         }
         Ok(Viewer {
             title: self.name.clone(),
-            listeners: self.listeners.clone(),
+            listeners: self.addresses.plain.clone(),
+            tls: self.secure_viewer(),
             password: self.password.clone(),
+        })
+    }
+
+    fn secure_viewer(&self) -> Option<SecureViewer> {
+        let certificate = self.certificate.as_ref()?;
+        let identity = certificate.identity();
+        let mut listeners = self.addresses.secure.iter();
+        let listen = listeners.find_map(|listen| match listen {
+            Listen::Tcp(address) => Some(*address),
+            Listen::Unix(_) => None,
+        })?;
+        Some(SecureViewer {
+            listen,
+            subject: identity.subject().to_owned(),
+            ca: identity.ca().map(str::to_owned),
+            channels: certificate.files().channels.clone(),
         })
     }
 
@@ -187,7 +282,13 @@ impl Display {
             .unwrap_or_default();
         let absolute = caraway_spice::InputSink::absolute(&*self.input);
         Ok(DisplayInfo {
-            listeners: self.listeners.iter().map(ToString::to_string).collect(),
+            listeners: self
+                .addresses
+                .plain
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+            tls: self.tls(),
             sessions: sessions.into_iter().map(Into::into).collect(),
             heads: heads.collect(),
             mouse_mode: if absolute { "client" } else { "server" }.to_owned(),

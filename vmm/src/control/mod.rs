@@ -4,6 +4,7 @@
 //! [`Command`]s; the machine's own threads leave it [`Notice`]s.
 
 mod access;
+mod certificate;
 mod console;
 mod display;
 mod ending;
@@ -36,6 +37,7 @@ use crate::metrics::Metrics;
 use crate::vcpu::Stop;
 
 use access::Access;
+use certificate::Certificate;
 use display::Display;
 use ending::Artifacts;
 use net::Net;
@@ -82,7 +84,9 @@ pub fn run(spec: &MachineSpec, options: &RunOptions) -> Result<Exit, Failure> {
     let events = Arc::new(EventLog::new(artifacts.events()?));
     let metrics = Arc::new(Metrics::default());
     // What others may hold is taken first, so that a port in use is known before anything runs.
-    let listeners = net::Listeners::bind(spec, options.api.as_deref())?;
+    let certificate = Certificate::load(spec)?;
+    let tls = certificate.as_ref().map(Certificate::tls);
+    let listeners = net::Listeners::bind(spec, options.api.as_deref(), tls)?;
 
     let (input, mut sources, serial) = console::open(spec, options, &artifacts, &handle)?;
     let net_later = Arc::new(std::sync::OnceLock::<Arc<caraway_spice::Server>>::new());
@@ -104,7 +108,8 @@ pub fn run(spec: &MachineSpec, options: &RunOptions) -> Result<Exit, Failure> {
     machine.export(&metrics);
     input.connect(machine.serial());
 
-    let display = Display::new(spec, &machine, listeners.viewer_addresses(), &notices);
+    let addresses = listeners.viewer_addresses();
+    let display = Display::new(spec, &machine, addresses, certificate, &notices);
     let server = display.server(spec, listeners.pipes(), &events, &metrics)?;
     if let Some(server) = &server {
         // Nobody else sets it.
@@ -352,6 +357,16 @@ impl Control<'_> {
             Command::Sessions(reply) => drop(reply.send(self.access().sessions())),
             Command::Terminate { session, reply } => {
                 drop(reply.send(self.access().terminate(&session)));
+            }
+            Command::TlsReload(reply) => {
+                let reloaded = self.display.reload_certificate();
+                if let Ok(info) = &reloaded {
+                    self.events.emit(Event::TlsReloaded {
+                        subject: info.subject.clone(),
+                        expires: info.expires.clone(),
+                    });
+                }
+                drop(reply.send(reloaded));
             }
             Command::Input { events, reply } => {
                 self.input(&events);

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use caraway_spice::{Listener, Server};
+use caraway_spice::tls::Tls;
+use caraway_spice::{AddressError, Listener, Server};
 use tokio::sync::oneshot;
 
 use super::pipes::Pipes;
@@ -33,25 +34,23 @@ impl Listeners {
     ///
     /// # Errors
     /// One is in use or can't be made; those bound before are gone again.
-    pub(super) fn bind(spec: &MachineSpec, api: Option<&Path>) -> Result<Self, Failure> {
-        let listen = spec
-            .spice
-            .iter()
-            .flat_map(|spice| &spice.listen)
-            .enumerate();
-        let bind = |(index, listen): (usize, &Listen)| {
-            let at = format!("spice.listen[{index}]: {listen}");
-            let address =
-                listen
-                    .to_string()
-                    .parse()
-                    .map_err(|error: caraway_spice::AddressError| {
-                        Failure::of(Exit::Config, &error).context(at.clone())
-                    })?;
-            Listener::bind(&address)
-                .map_err(|error| Failure::of(Exit::Resource, &error).context(at))
-        };
-        let spice = listen.map(bind).collect::<Result<_, _>>()?;
+    pub(super) fn bind(
+        spec: &MachineSpec,
+        api: Option<&Path>,
+        tls: Option<&Arc<Tls>>,
+    ) -> Result<Self, Failure> {
+        let plain = spec.spice.iter().flat_map(|spice| &spice.listen);
+        let secure = spec.spice.iter().filter_map(|spice| spice.tls.as_ref());
+        let secure = secure
+            .flat_map(|tls| &tls.listen)
+            .zip(tls.into_iter().cycle());
+        let plain = plain
+            .enumerate()
+            .map(|(index, listen)| bind("listen", index, listen));
+        let secure = secure.enumerate().map(|(index, (listen, tls))| {
+            bind("tls.listen", index, listen).map(|listener| listener.secured(tls.clone()))
+        });
+        let spice = plain.chain(secure).collect::<Result<_, _>>()?;
         let bind_api = |path: &Path| {
             api::Listener::bind(path).map_err(|error| {
                 Failure::of(Exit::Resource, &error).context(format!("--api {}", path.display()))
@@ -70,10 +69,31 @@ impl Listeners {
     }
 
     /// Where viewers may connect, with real ports.
-    pub(super) fn viewer_addresses(&self) -> Vec<Listen> {
-        let real = |listener: &Listener| listener.address().to_string().parse().ok();
-        self.spice.iter().filter_map(real).collect()
+    pub(super) fn viewer_addresses(&self) -> Addresses {
+        let real = |secure: bool| {
+            let listeners = self.spice.iter().filter(move |l| l.is_secured() == secure);
+            listeners.filter_map(|l| l.address().to_string().parse().ok())
+        };
+        Addresses {
+            plain: real(false).collect(),
+            secure: real(true).collect(),
+        }
     }
+}
+
+/// Where viewers may connect.
+pub(super) struct Addresses {
+    pub(super) plain: Vec<Listen>,
+    /// By TLS.
+    pub(super) secure: Vec<Listen>,
+}
+
+fn bind(key: &str, index: usize, listen: &Listen) -> Result<Listener, Failure> {
+    let at = format!("spice.{key}[{index}]: {listen}");
+    let address = listen.to_string().parse();
+    let address = address
+        .map_err(|error: AddressError| Failure::of(Exit::Config, &error).context(at.clone()))?;
+    Listener::bind(&address).map_err(|error| Failure::of(Exit::Resource, &error).context(at))
 }
 
 /// The running thread; ends with it.

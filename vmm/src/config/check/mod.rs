@@ -9,6 +9,7 @@ mod files;
 mod names;
 mod pipes;
 mod spice;
+mod tls;
 
 use std::collections::BTreeMap;
 

@@ -1,6 +1,8 @@
 //! `spice`: who may connect, and where.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use caraway_spice::Console;
 
 use super::Checker;
 use crate::config::endpoint::Listen;
@@ -18,10 +20,11 @@ const MOST_SESSIONS: u32 = 1024;
 impl Checker<'_> {
     pub(super) fn spice(&mut self, spice: &Spice) -> Option<SpiceSpec> {
         let listen = match &spice.listen {
+            None if spice.tls.is_some() => Vec::new(),
             None => vec![DEFAULT_LISTEN.parse().ok()?],
             Some(listen) => listen.clone(),
         };
-        if listen.is_empty() {
+        if listen.is_empty() && spice.tls.is_none() {
             let hint = format!("add one, such as \"{DEFAULT_LISTEN}\" or \"unix:desk.spice\"");
             self.bad(at!("spice", "listen"), "no listener", hint);
         }
@@ -37,6 +40,8 @@ impl Checker<'_> {
             let hint = "remove it, or use \"sharing\": \"exclusive\"";
             self.bad(at!("spice", "on_connect"), message, hint);
         }
+        let tls = spice.tls.as_ref().map(|tls| self.tls(tls));
+        let console = spice.console.as_ref().map(|folder| self.console(folder));
         Some(SpiceSpec {
             listen,
             auth: spice.auth.unwrap_or(match password {
@@ -49,6 +54,9 @@ impl Checker<'_> {
             on_connect: spice.on_connect.unwrap_or_default(),
             max_sessions: self.max_sessions(spice.max_sessions),
             pipes: self.pipes(spice),
+            tls,
+            console,
+            origins: spice.origins.clone(),
         })
     }
 
@@ -67,6 +75,18 @@ impl Checker<'_> {
             Listen::Unix(path) => Listen::Unix(self.socket(&path, place)),
             tcp @ Listen::Tcp(_) => tcp,
         }
+    }
+
+    fn console(&mut self, folder: &Path) -> PathBuf {
+        let full = self.absolute(folder);
+        if let Err(error) = Console::open(&full) {
+            let message = format!("cannot use the console \"{}\": {error}", folder.display());
+            let hint = "name the folder of a console for browsers: `apt install spice-html5` puts \
+                        one into /usr/share/spice-html5";
+            let place = at!("spice", "console");
+            self.note(Problem::new(Kind::MissingFile, place, message).hint(hint));
+        }
+        full
     }
 
     fn password(&mut self, spice: &Spice) -> (Option<Secret>, Option<PathBuf>) {
