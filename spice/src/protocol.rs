@@ -146,6 +146,8 @@ pub(crate) mod main {
     pub(crate) const C_AGENT_START: u16 = 106;
     pub(crate) const C_AGENT_DATA: u16 = 107;
     pub(crate) const C_AGENT_TOKEN: u16 = 108;
+    pub(crate) const MIGRATE_DST_SEAMLESS_NACK: u16 = 118;
+    pub(crate) const C_MIGRATE_DST_DO_SEAMLESS: u16 = 110;
 
     pub(crate) const CAP_NAME_AND_UUID: u32 = 1;
     pub(crate) const CAP_AGENT_CONNECTED_TOKENS: u32 = 2;

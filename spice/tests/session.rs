@@ -107,9 +107,19 @@ fn whatever_else_a_client_may_send_is_ignored() {
     let fixture = fixture();
     let (mut main, _) = fixture.main();
     // Migration, agent, quality and numbers that nobody knows.
-    for kind in [4, 5, 102, 103, 106, 107, 108, 109, 110, 111, 112, 2000] {
+    for kind in [4, 5, 102, 103, 106, 107, 108, 109, 111, 112, 2000] {
         main.send(kind, &[1; 40]);
     }
+    main.send(104, &[]);
+    main.wait(104);
+}
+
+#[test]
+fn a_client_that_comes_from_a_migration_is_told_to_start_anew() {
+    let fixture = fixture();
+    let (mut main, _) = fixture.main();
+    main.send(110, &[2, 0, 0, 0]);
+    assert_eq!(main.wait(118), []);
     main.send(104, &[]);
     main.wait(104);
 }

@@ -1,16 +1,18 @@
 //! The inputs channel: keys and pointer.
 
 use std::collections::{BTreeMap, HashSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::{Context, Endless, ignore, scancode};
+use super::{Context, Endless, ignore, notice, scancode};
 use crate::agent::Agent;
 use crate::input::{Buttons, InputSink, Key, Locks, PointerEvent};
 use crate::protocol::inputs as id;
+use crate::transport::Security;
 use crate::wire::{Message, MessageReader, MessageWriter, Reader, Truncated};
 
 /// The pixels that one motion may cover; more is a client's mistake.
@@ -323,6 +325,10 @@ async fn write(context: &Context, shared: &Shared, writer: &mut MessageWriter) -
     let mut lock_changes = context.server.lock_changes();
     let mut shown = flags_of(sink.locks());
     writer.send(Message::new(id::INIT).u16(shown)).await?;
+    if is_exposed(context.channel.security, &context.session.peer) {
+        let text = "what you type and point at travels unencrypted";
+        writer.send(notice(context, text)).await?;
+    }
     loop {
         tokio::select! {
             () = shared.wake.notified() => {}
@@ -339,6 +345,13 @@ async fn write(context: &Context, shared: &Shared, writer: &mut MessageWriter) -
             writer.send(Message::new(id::MOUSE_MOTION_ACK)).await?;
         }
     }
+}
+
+/// Whether others on the way can read what is typed. Nobody can on the host itself.
+fn is_exposed(security: Security, peer: &str) -> bool {
+    let address: Option<SocketAddr> = peer.parse().ok();
+    let local = address.is_some_and(|address| address.ip().to_canonical().is_loopback());
+    security == Security::Plain && !local
 }
 
 fn take_bunch(motions: &mut u32) -> bool {
@@ -454,6 +467,20 @@ mod tests {
         let far = [0xff, 0xff, 0xff, 0x7f, 0xff, 0xff, 0xff, 0xff, 0, 0];
         handle(&mut hand, id::C_MOUSE_MOTION, &far).expect("it is well formed");
         assert_eq!(log.take(), ["Wheel(-1)", "Motion { dx: 32767, dy: -1 }"]);
+    }
+
+    #[test]
+    fn only_plain_text_that_leaves_the_host_is_worth_a_warning() {
+        for (security, peer, exposed) in [
+            (Security::Plain, "192.0.2.7:4000", true),
+            (Security::Plain, "127.0.0.1:4000", false),
+            (Security::Plain, "[::1]:4000", false),
+            (Security::Plain, "[::ffff:127.0.0.1]:4000", false),
+            (Security::Tls, "192.0.2.7:4000", false),
+            (Security::Local, "unix:pid=1", false),
+        ] {
+            assert_eq!(is_exposed(security, peer), exposed, "{peer}");
+        }
     }
 
     proptest! {

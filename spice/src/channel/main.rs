@@ -30,6 +30,7 @@ struct Shared {
 struct Due {
     channels_list: bool,
     mouse_mode: bool,
+    migration_refusal: bool,
     pings: Pings,
 }
 
@@ -46,6 +47,7 @@ pub(super) async fn serve(
         due: Mutex::new(Due {
             channels_list: false,
             mouse_mode: false,
+            migration_refusal: false,
             pings: Pings::new(Instant::now()),
         }),
     };
@@ -84,6 +86,8 @@ async fn read(context: &Context, shared: &Shared, reader: &mut MessageReader) ->
                     context.session.measured(round_trip);
                 }
             }
+            // The target of a migration is asked whether it takes over without a new start.
+            id::C_MIGRATE_DST_DO_SEAMLESS => shared.due.lock().migration_refusal = true,
             id::C_AGENT_START | id::C_AGENT_TOKEN => {
                 let tokens = fields.u32().map_err(malformed)?;
                 match &shared.agent {
@@ -156,13 +160,20 @@ async fn write(context: &Context, shared: &Shared, writer: &mut MessageWriter) -
             _ = channel_changes.changed() => {}
             () = sleep_until(look_again) => {}
         }
-        let (list, told) = {
+        let (list, told, refuse) = {
             let mut due = shared.due.lock();
             (
                 std::mem::take(&mut due.channels_list),
                 std::mem::take(&mut due.mouse_mode),
+                std::mem::take(&mut due.migration_refusal),
             )
         };
+        if refuse {
+            // No machine was migrated here whose channels could go on.
+            writer
+                .send(Message::new(id::MIGRATE_DST_SEAMLESS_NACK))
+                .await?;
+        }
         if list {
             announced = Some(BTreeSet::new());
         }

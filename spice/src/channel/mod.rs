@@ -85,7 +85,7 @@ async fn say_goodbye(context: &Context, writer: &mut MessageWriter, ending: &End
     );
     if !gone && !writer.is_torn() {
         if context.channel.kind == ChannelKind::Main {
-            let _ = writer.send(notice(context, ending)).await;
+            let _ = writer.send(notice(context, &ending.to_string())).await;
         }
         let error = u32::from(ending.is_violation());
         let bye = Message::new(common::DISCONNECTING)
@@ -96,12 +96,11 @@ async fn say_goodbye(context: &Context, writer: &mut MessageWriter, ending: &End
     writer.close().await;
 }
 
-/// Tells a person why they are put out.
-fn notice(context: &Context, ending: &Ending) -> Message {
+/// Tells the person at the client, as a warning.
+fn notice(context: &Context, text: &str) -> Message {
     /// `SPICE_NOTIFY_SEVERITY_WARN` and `SPICE_NOTIFY_VISIBILITY_HIGH`.
     const WARNING: u32 = 1;
     const VISIBLE: u32 = 2;
-    let text = ending.to_string();
     let length = u32::try_from(text.len()).unwrap_or(0);
     Message::new(common::NOTIFY)
         .u64(context.server.uptime_ns())

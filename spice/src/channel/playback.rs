@@ -12,6 +12,7 @@ use crate::audio::opus::{Encoder, PIECE};
 use crate::audio::{AudioFormat, Listening};
 use crate::protocol::{audio, common, playback as id};
 use crate::session::Ending;
+use crate::transport::Security;
 use crate::wire::{Message, MessageReader, MessageWriter, Reader};
 
 const NUMBERS: Numbers = Numbers {
@@ -160,7 +161,10 @@ impl Player<'_> {
             .context
             .capabilities
             .has(id::CAP_OPUS)
-            .then(|| Encoder::new(format));
+            // Within the host, sound goes as it is.
+            .then_some(self.context.channel.security)
+            .filter(|security| *security != Security::Local)
+            .map(|_| Encoder::new(format));
         let encoder = encoder.flatten();
         let mode = if encoder.is_some() {
             audio::MODE_OPUS

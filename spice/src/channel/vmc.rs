@@ -12,6 +12,7 @@ use super::{Context, Endless, ignore};
 use crate::pipe::{Item, Pipe, Place, PortEvent};
 use crate::protocol::{port, vmc as id};
 use crate::session::Ending;
+use crate::transport::Security;
 use crate::wire::{Message, MessageReader, MessageWriter, Reader, Truncated};
 
 /// Fewer bytes than this are not worth compressing; the reference server's number.
@@ -57,7 +58,9 @@ async fn attend(
     is_port: bool,
 ) -> Endless {
     let place = pipe.line_up();
-    let compress = context.capabilities.has(id::CAP_LZ4);
+    // Within the host, copying is cheaper.
+    let local = context.channel.security == Security::Local;
+    let compress = context.capabilities.has(id::CAP_LZ4) && !local;
     tokio::select! {
         end = read(context, &place, reader) => end,
         end = write(&place, writer, compress, is_port) => end,
