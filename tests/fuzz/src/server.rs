@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::messages;
 use caraway_spice::{
-    Buttons, Config, Devices, Framebuffer, InputSink, Key, Locks, Microphone, Pipe, PipeEvent,
-    PointerEvent, Port, Server, SessionEvent, SessionObserver, Size, Speaker,
+    Agent, Buttons, Config, Devices, Framebuffer, InputSink, Key, Locks, Microphone, Pipe,
+    PipeEvent, PointerEvent, Port, Server, SessionEvent, SessionObserver, Size, Speaker,
 };
 
 /// Pixels of the screen's sides: small, as its pixels are not what is tested.
@@ -163,6 +163,8 @@ pub struct Rig {
     pub pipes: [Arc<Pipe>; 3],
     /// What the guest plays.
     pub speaker: Arc<Speaker>,
+    /// The guest's agent.
+    pub agent: Arc<Agent>,
     /// What the guest records.
     pub microphone: Arc<Microphone>,
 }
@@ -174,6 +176,7 @@ impl Rig {
         let (desk, census) = (Arc::new(Desk::default()), Arc::new(Census::default()));
         let pipes = [Pipe::new(), Pipe::new(), Pipe::new()];
         let (speaker, microphone) = (Speaker::new(), Microphone::new());
+        let agent = Agent::new();
         let [port, webdav, slot] = pipes.clone();
         let devices = Devices {
             displays: vec![screen.clone()],
@@ -186,6 +189,7 @@ impl Rig {
             record: Some(microphone.clone()),
             webdav: Some(webdav),
             usb_slots: vec![slot],
+            agent: Some(agent.clone()),
         };
         let server = Server::new(config, devices, census.clone());
         Self {
@@ -196,6 +200,7 @@ impl Rig {
             pipes,
             speaker,
             microphone,
+            agent,
         }
     }
 
