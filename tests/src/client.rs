@@ -157,9 +157,7 @@ impl Ryll {
             server.ip(),
             server.port()
         );
-        let mut ryll = Self::start(&connection, arguments);
-        ryll.wait_for_surface();
-        ryll
+        Self::open_with(&connection, arguments)
     }
 
     /// Connects by this connection file and waits for a picture.
@@ -167,34 +165,51 @@ impl Ryll {
     /// # Panics
     /// If it does not connect.
     pub fn open(connection: &str) -> Self {
-        let mut ryll = Self::start(connection, &[]);
-        ryll.wait_for_surface();
+        Self::open_with(connection, &[])
+    }
+
+    /// As [`open`](Self::open), with more arguments.
+    ///
+    /// # Panics
+    /// If it does not connect.
+    pub fn open_with(connection: &str, arguments: &[&OsStr]) -> Self {
+        let (process, folder) = Self::launch(connection, arguments);
+        let control = wait_for("ryll's control socket", || {
+            UnixStream::connect(folder.path().join("control")).ok()
+        });
+        control.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut ryll = Self {
+            process,
+            folder,
+            control: BufReader::new(control),
+            last_id: 0,
+        };
+        ryll.ask(
+            "hello",
+            json!({ "client_name": "tests", "protocol_version": "1.0" }),
+        );
+        wait_for("a surface in ryll", || {
+            let status = ryll.ask("status", json!({}));
+            (!status["surfaces"].as_array()?.is_empty()).then_some(())
+        });
         ryll
     }
 
-    /// Tries to connect by this connection file, which must fail; what it says.
+    /// Tries to connect by this connection file, which must fail.
     ///
     /// # Panics
-    /// If it connects.
-    pub fn refused(connection: &str) -> String {
-        let mut ryll = Self::start(connection, &[]);
-        let status = ryll.process.wait(PATIENCE);
-        let log = ryll.log();
-        let Some(status) = status else {
-            panic!("ryll did not give up: {log}");
-        };
-        assert!(!status.success(), "{log}");
-        log
+    /// If it does not give up.
+    pub fn assert_refused(connection: &str) {
+        let (mut process, folder) = Self::launch(connection, &[]);
+        let status = process.wait(PATIENCE);
+        let log = std::fs::read_to_string(folder.path().join("log")).unwrap_or_default();
+        assert!(
+            status.is_some_and(|status| !status.success()),
+            "{status:?}: {log}"
+        );
     }
 
-    fn wait_for_surface(&mut self) {
-        wait_for("a surface in ryll", || {
-            let status = self.ask("status", json!({}));
-            (!status["surfaces"].as_array()?.is_empty()).then_some(())
-        });
-    }
-
-    fn start(connection: &str, arguments: &[&OsStr]) -> Self {
+    fn launch(connection: &str, arguments: &[&OsStr]) -> (Process, TempDir) {
         let folder = TempDir::new().unwrap();
         let file = |name: &str| folder.path().join(name);
         std::fs::write(file("c.vv"), connection).unwrap();
@@ -212,22 +227,7 @@ impl Ryll {
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log);
-        let process = Process::start(&mut command);
-        let control = wait_for("ryll's control socket", || {
-            UnixStream::connect(file("control")).ok()
-        });
-        control.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut ryll = Self {
-            process,
-            folder,
-            control: BufReader::new(control),
-            last_id: 0,
-        };
-        ryll.ask(
-            "hello",
-            json!({ "client_name": "tests", "protocol_version": "1.0" }),
-        );
-        ryll
+        (Process::start(&mut command), folder)
     }
 
     fn ask(&mut self, method: &str, parameters: Value) -> Value {

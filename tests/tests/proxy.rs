@@ -2,11 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may")]
 
+use std::io::Read;
+use std::os::unix::net::UnixStream;
+
 use caraway_tests::certificates::Certificates;
 use caraway_tests::client::Ryll;
 use caraway_tests::kerbside::Kerbside;
+use caraway_tests::server::AllChannels;
 use caraway_tests::vm::{Vm, colours_config, merge};
-use caraway_tests::wait::wait_for;
+use caraway_tests::wait::{PATIENCE, wait_for};
 use serde_json::{Value, json};
 
 const ENTER: u8 = 28;
@@ -57,6 +61,49 @@ fn assert_passes(vm: &Vm, target: &Value) {
         "{}",
         kerbside.log()
     );
+}
+
+/// What the firewall said, but for what Kerbside 0.8.0 says of every server: it ends port and WebDAV
+/// channels at `PORT_INIT`.
+fn verdicts(kerbside: &Kerbside) -> Vec<String> {
+    let expected = |line: &String| ["port", "webdav"].iter().any(|kind| line.contains(kind));
+    let mut lines = kerbside.metrics("verdicts");
+    lines.retain(|line| !expected(line));
+    lines
+}
+
+#[test]
+fn sound_passes_kerbside() {
+    let server = AllChannels::start(440.0);
+    let kerbside = Kerbside::before(&json!({ "port": server.address().port() }));
+
+    let ryll = Ryll::open(&kerbside.connection_file());
+
+    wait_for("Opus in ryll", || {
+        ryll.log()
+            .contains("Opus decoder initialized")
+            .then_some(())
+    });
+    assert_eq!(verdicts(&kerbside), Vec::<String>::new());
+}
+
+#[test]
+fn a_usb_disk_passes_kerbside() {
+    let vm = machine(json!({ "listen": ["127.0.0.1:0"], "usb_redirection": ["unix:usb"] }));
+    let disk = vm.folder().join("stick.img");
+    std::fs::write(&disk, vec![7; 1 << 20]).unwrap();
+    let mut slot = UnixStream::connect(vm.folder().join("usb")).unwrap();
+    slot.set_read_timeout(Some(PATIENCE)).unwrap();
+    let kerbside = Kerbside::before(&json!({ "port": vm.spice().port() }));
+
+    let arguments = ["--usb-disk".as_ref(), disk.as_os_str()];
+    let _ryll = Ryll::open_with(&kerbside.connection_file(), &arguments);
+
+    // A hello begins with its number, 0.
+    let mut kind = [0xff; 4];
+    slot.read_exact(&mut kind).unwrap();
+    assert_eq!(kind, [0; 4]);
+    assert_eq!(verdicts(&kerbside), Vec::<String>::new());
 }
 
 #[test]

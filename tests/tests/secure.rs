@@ -59,7 +59,9 @@ fn ryll_takes_no_other_subject() {
     let vm = secured(&certificates, json!({}));
     let other = vm.connection_file().replace("CN=desk", "CN=other");
 
-    Ryll::refused(&other);
+    Ryll::assert_refused(&other);
+
+    assert_eq!(vm.api().json("display.info")["sessions"], json!([]));
 }
 
 #[test]
