@@ -177,7 +177,6 @@ fn what_is_not_built_is_refused_by_its_path() {
             "vsock": { "cid": 3, "to": "unix:v" },
             "balloon": {},
             "rng": {},
-            "channels": [{ "name": "x", "to": "spice-agent" }],
             "disks": [{ "path": "disk.img", "format": "qcow2" }],
         })))
         .unwrap_err();
@@ -202,14 +201,7 @@ fn what_is_not_built_is_refused_by_its_path() {
     );
     assert_eq!(
         paths,
-        [
-            "balloon",
-            "channels",
-            "disks[0].format",
-            "nets",
-            "rng",
-            "vsock"
-        ]
+        ["balloon", "disks[0].format", "nets", "rng", "vsock"]
     );
 }
 
@@ -367,6 +359,28 @@ fn nonsense_is_refused_by_its_path() {
         (
             json!({ "spice": { "sharing": "view-only", "on_connect": "refuse" } }),
             "spice.on_connect",
+        ),
+        (
+            json!({ "channels": [{ "name": "x", "to": "spice-agent" }] }),
+            "channels[0].to",
+        ),
+        (
+            json!({ "spice": {}, "channels": [
+                { "name": "a", "to": "spice-agent" },
+                { "name": "b", "to": "spice-agent" },
+            ] }),
+            "channels[1].to",
+        ),
+        (
+            json!({ "channels": [{ "name": "a/b", "to": "unix:s" }] }),
+            "channels[0].name",
+        ),
+        (
+            json!({ "channels": [
+                { "name": "a", "to": "unix:s" },
+                { "name": "a", "to": "unix:t" },
+            ] }),
+            "channels[1].name",
         ),
         (
             json!({ "spice": { "max_sessions": 0 } }),

@@ -23,7 +23,7 @@ pub enum EndpointError {
     #[error("{0:?} is not a socket such as \"unix:guest.sock\"")]
     Unix(String),
     /// Not a [`ChannelTo`].
-    #[error("{0:?} is not one of \"spice-agent\" or \"unix:PATH\"")]
+    #[error("{0:?} is not one of \"spice-agent\", \"unix:PATH\" or \"file:PATH\"")]
     Channel(String),
 }
 
@@ -167,6 +167,8 @@ pub enum ChannelTo {
     SpiceAgent,
     /// A Unix socket.
     Unix(PathBuf),
+    /// A file, written anew.
+    File(PathBuf),
 }
 
 impl FromStr for ChannelTo {
@@ -177,6 +179,7 @@ impl FromStr for ChannelTo {
             "spice-agent" => Ok(Self::SpiceAgent),
             _ => path_after(text, "unix:")
                 .map(Self::Unix)
+                .or_else(|| path_after(text, "file:").map(Self::File))
                 .ok_or_else(|| EndpointError::Channel(text.to_owned())),
         }
     }
@@ -187,6 +190,7 @@ impl fmt::Display for ChannelTo {
         match self {
             Self::SpiceAgent => f.write_str("spice-agent"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::File(path) => write!(f, "file:{}", path.display()),
         }
     }
 }

@@ -40,7 +40,7 @@ pub struct Serial {
 pub struct Channel {
     /// The port's name in the guest, such as `"com.redhat.spice.0"`.
     pub name: String,
-    /// `"spice-agent"` or `"unix:PATH"`.
+    /// `"spice-agent"`, `"unix:PATH"` (one program at a time) or `"file:PATH"`.
     pub to: ChannelTo,
 }
 

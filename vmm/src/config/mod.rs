@@ -35,7 +35,8 @@ pub(crate) use host::meminfo;
 pub use path::{JsonPath, Segment, at};
 pub use problem::{ConfigErrors, Kind, Location, Problem};
 pub use spec::{
-    BootSpec, DiskSpec, DisplaySpec, InputSpec, MachineSpec, PciEntry, SpiceSpec, TlsSpec,
+    BootSpec, ConsoleSpec, DiskSpec, DisplaySpec, InputSpec, MachineSpec, PciEntry, PortSpec,
+    SpiceSpec, TlsSpec,
 };
 
 /// One virtual machine. Only `boot` is required.

@@ -10,9 +10,9 @@ use super::boot::{Boot, Firmware};
 use super::clock_base::ClockBase;
 use super::disk::{Disk, DiskFormat};
 use super::display::{Display, DisplayDevice};
-use super::endpoint::{Listen, SerialTo, UnixSocket};
+use super::endpoint::{ChannelTo, Listen, SerialTo, UnixSocket};
 use super::input::{Input, InputDevice};
-use super::link::Serial;
+use super::link::{Channel, Serial};
 use super::pipe::PipesSpec;
 use super::policy::{Clock, LostTicks, On, OnPanic, OnPoweroff, OnReset, OnResume, PitModel};
 use super::problem::{ConfigErrors, Problem};
@@ -43,6 +43,8 @@ pub struct MachineSpec {
     pub inputs: Vec<InputSpec>,
     /// Virtio disks.
     pub disks: Vec<DiskSpec>,
+    /// The virtio console of all channels.
+    pub console: Option<ConsoleSpec>,
     /// Where the first serial port's bytes go.
     pub serial: SerialTo,
     /// What the CMOS clock shows.
@@ -130,6 +132,10 @@ pub struct SpiceSpec {
     pub console: Option<PathBuf>,
     /// Whose web pages may connect, apart from those of the same host.
     pub origins: Vec<Origin>,
+    /// Whether clipboards are shared.
+    pub clipboard: bool,
+    /// Whether files may be sent to the guest.
+    pub file_transfer: bool,
 }
 
 /// How the SPICE server speaks TLS.
@@ -173,6 +179,26 @@ pub struct DiskSpec {
     pub readonly: bool,
     /// Its serial number, at most 20 bytes.
     pub serial: String,
+}
+
+/// The virtio console that carries the channels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConsoleSpec {
+    /// Its id.
+    pub id: String,
+    /// Its PCI address.
+    pub address: PciAddress,
+    /// Its ports, at least one, with unique names.
+    pub ports: Vec<PortSpec>,
+}
+
+/// A port of the virtio console.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortSpec {
+    /// Its name in the guest.
+    pub name: String,
+    /// The host's end.
+    pub to: ChannelTo,
 }
 
 /// A PCI function of the machine, for tables.
@@ -219,7 +245,14 @@ impl MachineSpec {
                 if disk.readonly { ", read-only" } else { "" },
             ),
         });
-        let mut entries: Vec<PciEntry> = display.chain(inputs).chain(disks).collect();
+        let console = self.console.iter().map(|console| PciEntry {
+            address: console.address,
+            id: console.id.clone(),
+            kind: "virtio-console",
+            detail: format!("{} channel(s)", console.ports.len()),
+        });
+        let all = display.chain(inputs).chain(disks).chain(console);
+        let mut entries: Vec<PciEntry> = all.collect();
         entries.sort_by_key(|entry| entry.address);
         entries
     }
@@ -270,6 +303,8 @@ impl MachineSpec {
                 tls: spice.tls.as_ref().map(TlsSpec::to_config),
                 console: spice.console.clone(),
                 origins: spice.origins.clone(),
+                clipboard: Some(spice.clipboard),
+                file_transfer: Some(spice.file_transfer),
             }),
             inputs: Some(self.inputs.iter().map(InputSpec::to_config).collect()),
             disks: self.disks.iter().map(DiskSpec::to_config).collect(),
@@ -277,7 +312,12 @@ impl MachineSpec {
             serial: Some(Serial {
                 to: Some(self.serial.clone()),
             }),
-            channels: Vec::new(),
+            channels: self
+                .console
+                .iter()
+                .flat_map(|console| &console.ports)
+                .map(PortSpec::to_config)
+                .collect(),
             vsock: None,
             balloon: None,
             rng: None,
@@ -339,6 +379,15 @@ impl InputSpec {
             device: self.device,
             id: Some(self.id.clone()),
             address: Some(self.address),
+        }
+    }
+}
+
+impl PortSpec {
+    fn to_config(&self) -> Channel {
+        Channel {
+            name: self.name.clone(),
+            to: self.to.clone(),
         }
     }
 }

@@ -60,6 +60,14 @@ pub struct Spice {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<String>")]
     pub origins: Vec<Origin>,
+    /// Whether viewers and the guest share their clipboards; `true` if not given. Needs a channel to
+    /// `"spice-agent"`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clipboard: Option<bool>,
+    /// Whether viewers may send files to the guest; `true` if not given. Needs a channel to
+    /// `"spice-agent"`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file_transfer: Option<bool>,
 }
 
 /// How several viewers share a display.

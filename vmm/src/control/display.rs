@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use caraway_qxl::Qxl;
 use caraway_spice::tls::SecureChannels;
 use caraway_spice::{
-    Auth, Console, Devices, DisplayObserver, DisplaySource, Password, Second, Server, SessionEvent,
-    SessionObserver, Sharing, Update,
+    Agent, Auth, Console, Devices, DisplayObserver, DisplaySource, Password, Second, Server,
+    SessionEvent, SessionObserver, Sharing, Update,
 };
 
 use super::certificate::Certificate;
@@ -35,6 +35,7 @@ pub(super) struct Display {
     name: String,
     qxl: Option<Arc<Qxl>>,
     input: Arc<Input>,
+    agent: Option<Arc<Agent>>,
     changes: Arc<Changes>,
     addresses: Addresses,
     certificate: Option<Certificate>,
@@ -89,6 +90,7 @@ impl Display {
             name: spec.name.clone(),
             qxl,
             input: Arc::clone(machine.input()),
+            agent: machine.agent().cloned(),
             changes,
             addresses,
             certificate,
@@ -148,13 +150,15 @@ impl Display {
                 .transpose()
                 .map_err(|error| Failure::of(Exit::Config, &error).context("spice.console"))?,
             origins: spice.origins.clone(),
-            ..caraway_spice::Config::default()
+            clipboard: spice.clipboard,
+            file_transfer: spice.file_transfer,
         };
         let observer = Arc::new(Sessions::new(events, metrics));
         let source: Arc<dyn DisplaySource> = qxl.clone();
         let devices = Devices {
             displays: vec![source],
             inputs: self.input.clone(),
+            agent: self.agent.clone(),
             ..Devices::default()
         };
         Ok(Some(Server::new(config, pipes.add_to(devices), observer)))

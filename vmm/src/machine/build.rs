@@ -1,6 +1,7 @@
 //! Puts a machine together from its checked config.
 
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -13,17 +14,18 @@ use caraway_devices::{Lifecycle, RealClock, SystemControl, TickPolicy};
 use caraway_firmware::place::Firmware;
 use caraway_qxl::{Qxl, QxlConfig};
 use caraway_spice::DisplaySource;
-use caraway_virtio::{Block, BlockConfig, Keyboard, Tablet};
+use caraway_virtio::{Block, BlockConfig, Console, Keyboard, Tablet};
 use kvm_ioctls::{VcpuFd, VmFd};
 use vm_memory::{MmapRegion, VolatileMemory};
 
 use super::board::{Board, Parts};
 use super::boot::Boot;
 use super::display_thread::DisplayThread;
-use super::event_loop::Source;
+use super::event_loop::{Keep, Source};
 use super::firmware::Tables;
 use super::input::Input;
 use super::notices::{Notice, Notices};
+use super::port_ends::PortEnds;
 use super::tickers::{PitParts, TickerParts};
 use super::time::Time;
 use super::timers::Timers;
@@ -32,7 +34,7 @@ use super::{Initial, Machine};
 use crate::config::clock_base::ClockBase;
 use crate::config::input::InputDevice;
 use crate::config::policy::{LostTicks, PitModel};
-use crate::config::{DiskSpec, DisplaySpec, InputSpec, MachineSpec};
+use crate::config::{ConsoleSpec, DiskSpec, DisplaySpec, InputSpec, MachineSpec};
 use crate::exit::{Exit, Failure};
 use crate::kvm::{GuestSpace, Host, Interrupts, IoEvents, KernelPit, KvmError, TickGsi};
 use crate::vcpu::{Buses, Vcpus};
@@ -70,6 +72,11 @@ impl Machine {
     ) -> Result<(Self, Vec<Source>), Failure> {
         let mut boot = Boot::open(&spec.boot)?;
         let disks = open_disks(&spec.disks)?;
+        let ports = spec
+            .console
+            .as_ref()
+            .map_or(&[][..], |console| &console.ports);
+        let ends = PortEnds::open(ports)?;
 
         // Of all calls here the kernel takes longest over the first memory slot after the interrupt
         // controllers: milliseconds of waiting for what these left behind, which the end of the VM
@@ -141,6 +148,12 @@ impl Machine {
             .map(|(index, (disk, spec))| slots.attach_disk(index, spec.address, disk))
             .collect::<Result<Vec<DiskThread>, _>>()
             .map_err(|error| Failure::of(Exit::Resource, &error))?;
+        let agent = ends.agent().cloned();
+        let console = spec
+            .console
+            .as_ref()
+            .map(|spec| add_console(spec, ends, &mut slots))
+            .transpose()?;
         board
             .i8042
             .lock()
@@ -187,6 +200,8 @@ impl Machine {
             board,
             qxl,
             input,
+            agent,
+            console,
             time: Time::new(clock, timers),
             _display: display,
             disks,
@@ -308,6 +323,31 @@ fn add_inputs(
         attached.map_err(|error| Failure::of(Exit::Resource, &error).context(spec.id.clone()))?;
     }
     Ok((tablet, keyboard))
+}
+
+fn add_console(
+    spec: &ConsoleSpec,
+    mut ends: PortEnds,
+    slots: &mut Slots<'_>,
+) -> Result<Arc<Console>, Failure> {
+    let failed = |error: &dyn std::error::Error| {
+        Failure::of(Exit::Resource, error).context("the channels can't be made")
+    };
+    let console = Console::new(ends.take_ports()).map_err(|error| failed(&error))?;
+    let console = Arc::new(console);
+    slots
+        .attach_to_loop(spec.address, Arc::clone(&console))
+        .map_err(|error| failed(&error))?;
+    let served = Arc::clone(&console);
+    slots
+        .board
+        .sources
+        .push(Source::new(console.wake().as_raw_fd(), move || {
+            served.serve_ends();
+            Keep::Yes
+        }));
+    slots.board.sources.extend(ends.join(console.wake()));
+    Ok(console)
 }
 
 fn map_rom(firmware: &Firmware, space: &GuestSpace) -> Result<(), Failure> {

@@ -18,35 +18,55 @@ pub enum Keep {
     No,
 }
 
-/// A descriptor and what to do when it is readable.
-pub struct Source {
-    fd: RawFd,
-    action: Box<dyn FnMut() -> Keep + Send>,
+/// Something to serve.
+pub struct Source(Kind);
+
+enum Kind {
+    /// A descriptor and what to do when it is readable.
+    Descriptor {
+        fd: RawFd,
+        action: Box<dyn FnMut() -> Keep + Send>,
+    },
+    /// Whatever looks after its own descriptors.
+    Own(Box<dyn MutEventSubscriber + Send>),
 }
 
 impl Source {
     /// Calls `action` whenever `fd` is readable. `action` owns what `fd` is a number of, so that
     /// it stays open for as long as the source is there.
     pub fn new(fd: RawFd, action: impl FnMut() -> Keep + Send + 'static) -> Self {
-        Self {
-            fd,
-            action: Box::new(action),
-        }
+        let action = Box::new(action);
+        Self(Kind::Descriptor { fd, action })
+    }
+
+    /// What adds and removes its descriptors itself.
+    pub fn own(subscriber: impl MutEventSubscriber + Send + 'static) -> Self {
+        Self(Kind::Own(Box::new(subscriber)))
     }
 }
 
 impl MutEventSubscriber for Source {
-    fn process(&mut self, _events: Events, ops: &mut EventOps) {
-        if (self.action)() == Keep::No
-            && let Err(error) = ops.remove(Events::empty_raw(self.fd))
-        {
-            tracing::warn!(fd = self.fd, %error, "a descriptor could not leave the event loop");
+    fn process(&mut self, events: Events, ops: &mut EventOps) {
+        match &mut self.0 {
+            Kind::Descriptor { fd, action } => {
+                if action() == Keep::No
+                    && let Err(error) = ops.remove(Events::empty_raw(*fd))
+                {
+                    tracing::warn!(fd, %error, "a descriptor could not leave the event loop");
+                }
+            }
+            Kind::Own(subscriber) => subscriber.process(events, ops),
         }
     }
 
     fn init(&mut self, ops: &mut EventOps) {
-        if let Err(error) = ops.add(Events::new_raw(self.fd, EventSet::IN)) {
-            tracing::warn!(fd = self.fd, %error, "a descriptor could not join the event loop");
+        match &mut self.0 {
+            Kind::Descriptor { fd, .. } => {
+                if let Err(error) = ops.add(Events::new_raw(*fd, EventSet::IN)) {
+                    tracing::warn!(fd, %error, "a descriptor could not join the event loop");
+                }
+            }
+            Kind::Own(subscriber) => subscriber.init(ops),
         }
     }
 }

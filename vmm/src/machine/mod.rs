@@ -9,6 +9,7 @@ mod firmware;
 mod host_clock;
 mod input;
 mod notices;
+mod port_ends;
 mod signals;
 mod tickers;
 mod time;
@@ -22,6 +23,8 @@ use caraway_arch::state::{ChipState, SaveContext, VcpuState};
 use caraway_arch::{GuestMemory, Layout};
 use caraway_devices::{AfterPause, Pause, SerialPort};
 use caraway_qxl::Qxl;
+use caraway_spice::Agent;
+use caraway_virtio::Console;
 use kvm_ioctls::VmFd;
 use parking_lot::Mutex;
 
@@ -47,6 +50,8 @@ pub struct Machine {
     board: board::Board,
     qxl: Option<Arc<Qxl>>,
     input: Arc<Input>,
+    agent: Option<Arc<Agent>>,
+    console: Option<Arc<Console>>,
     time: time::Time,
     boot: boot::Boot,
     tables: firmware::Tables,
@@ -158,6 +163,18 @@ impl Machine {
     #[must_use]
     pub fn input(&self) -> &Arc<Input> {
         &self.input
+    }
+
+    /// The port of the guest's SPICE agent, if a channel is for it.
+    #[must_use]
+    pub fn agent(&self) -> Option<&Arc<Agent>> {
+        self.agent.as_ref()
+    }
+
+    /// The console of the channels, if there are any.
+    #[must_use]
+    pub fn console(&self) -> Option<&Arc<Console>> {
+        self.console.as_ref()
     }
 
     /// The display, if there is one.

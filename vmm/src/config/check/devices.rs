@@ -1,13 +1,10 @@
 //! `inputs` and `serial`.
 
-use std::path::Path;
-
 use super::Checker;
 use crate::config::Config;
 use crate::config::endpoint::SerialTo;
 use crate::config::input::{Input, InputDevice};
 use crate::config::path::at;
-use crate::config::problem::{Kind, Problem};
 use crate::config::spec::InputSpec;
 
 impl Checker<'_> {
@@ -39,15 +36,7 @@ impl Checker<'_> {
         let place = at!("serial", "to");
         match config.serial.as_ref().and_then(|serial| serial.to.clone()) {
             None => SerialTo::Stdio,
-            Some(SerialTo::File(path)) => {
-                let full = self.absolute(&path);
-                if !full.parent().is_some_and(Path::is_dir) {
-                    let message = format!("no folder for the file \"{}\"", full.display());
-                    let problem = Problem::new(Kind::MissingFile, place, message);
-                    self.note(problem.hint("make the folder first"));
-                }
-                SerialTo::File(full)
-            }
+            Some(SerialTo::File(path)) => SerialTo::File(self.new_file(&path, place)),
             Some(SerialTo::Unix(path)) => {
                 self.unsupported(place, "a serial port on a socket");
                 SerialTo::Unix(self.absolute(&path))

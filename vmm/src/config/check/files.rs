@@ -35,6 +35,17 @@ impl Checker<'_> {
         full
     }
 
+    /// The absolute path of a file that is to be made.
+    pub(super) fn new_file(&mut self, path: &Path, place: JsonPath) -> PathBuf {
+        let full = self.absolute(path);
+        if !full.parent().is_some_and(Path::is_dir) {
+            let message = format!("no folder for the file \"{}\"", full.display());
+            let problem = Problem::new(Kind::MissingFile, place, message);
+            self.note(problem.hint("make the folder first"));
+        }
+        full
+    }
+
     pub(super) fn socket(&mut self, path: &Path, place: JsonPath) -> PathBuf {
         let full = self.absolute(path);
         let length = full.as_os_str().len();

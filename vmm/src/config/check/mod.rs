@@ -2,6 +2,7 @@
 
 mod board;
 mod boot;
+mod channels;
 mod devices;
 mod disks;
 mod display;
@@ -63,6 +64,7 @@ impl Checker<'_> {
         let spice = config.spice.as_ref().and_then(|spice| self.spice(spice));
         let inputs = self.inputs(config);
         let disks = self.disks(&config.disks);
+        let console = self.channels(config);
         let serial = self.serial(config);
         let debug_exit = config.debug_exit.and_then(|port| self.debug_exit(port));
         let clock = config.clock.unwrap_or_default();
@@ -84,6 +86,7 @@ impl Checker<'_> {
             spice,
             inputs,
             disks,
+            console,
             serial,
             clock_base: clock.base.unwrap_or_default(),
             lost_ticks,
@@ -115,11 +118,6 @@ impl Checker<'_> {
     fn refuse_what_is_not_built(&mut self, config: &Config) {
         let missing = [
             (!config.nets.is_empty(), at!("nets"), "network cards"),
-            (
-                !config.channels.is_empty(),
-                at!("channels"),
-                "virtio console ports",
-            ),
             (
                 config.vsock.is_some(),
                 at!("vsock"),

@@ -57,6 +57,8 @@ impl Checker<'_> {
             tls,
             console,
             origins: spice.origins.clone(),
+            clipboard: spice.clipboard.unwrap_or(true),
+            file_transfer: spice.file_transfer.unwrap_or(true),
         })
     }
 
