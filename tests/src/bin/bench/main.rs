@@ -4,6 +4,7 @@
 //! else those that are named.
 
 mod startup;
+mod ticks;
 mod viewing;
 
 use std::io;
@@ -20,6 +21,11 @@ const SECTIONS: &[Section] = &[
         viewing::slow_link,
     ),
     ("lan", "a busy screen without a limit", viewing::lan),
+    (
+        "ticks",
+        "timer ticks of a guest that is held up half of the time",
+        ticks::bench,
+    ),
 ];
 
 fn main() -> ExitCode {
