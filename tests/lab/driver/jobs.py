@@ -5,8 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from clocks import keeps_time_over_pauses
 from console import Failed
-from monitors import Boot, Guest
+from monitors import Boot, CarawayGuest, Guest
 from viewer import Ryll, pixels
 
 # Seconds. Nested under emulation everything takes some twenty times as long as on hardware.
@@ -47,8 +48,10 @@ def reboot_directly(guest: Guest, _ryll: Path) -> None:
 
 
 def login_directly(guest: Guest, _ryll: Path) -> None:
-    """A kernel booted directly reaches its login."""
+    """A kernel booted directly reaches its login, and keeps its time over pauses."""
     guest.serial.login(BOOT)
+    if isinstance(guest, CarawayGuest):
+        keeps_time_over_pauses(guest)
     power_off(guest)
 
 

@@ -10,6 +10,7 @@ import shlex
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,21 @@ MEMORY = "768M"
 COMMAND_LINE = "root=/dev/vda1 ro console=tty0 console=ttyS0,115200"
 SPICE_PORT = 5930
 API_PORT = 5931
+TIME_PORT = 5932
+# How much longer than it was every pause is made out to be; see docs/time.md.
+LONGER_PAUSES = 600
 HUNG_AFTER = 60  # seconds without a line from L1, which writes one every 2
+
+
+# Answers each line with the time.
+TIME_SERVER = """
+import socketserver, sys, time
+class Handler(socketserver.StreamRequestHandler):
+    def handle(self):
+        for _ in self.rfile:
+            self.wfile.write(b"%.6f\\n" % time.time())
+socketserver.TCPServer(("", int(sys.argv[1])), Handler).serve_forever()
+"""
 
 
 class L1Lost(Exception):
@@ -113,21 +128,56 @@ class L1Guest(Guest):
 
 class CarawayGuest(L1Guest):
     api_port = 0
+    time_port = 0
 
     def get(self, verb: str) -> bytes:
         """The body of a GET on Caraway's API."""
+        return self._ask("GET", verb, 200)
+
+    def put(self, verb: str) -> None:
+        """A PUT on Caraway's API, without a body."""
+        self._ask("PUT", verb, 204)
+
+    def _ask(self, method: str, verb: str, wanted: int) -> bytes:
         connection = http.client.HTTPConnection("127.0.0.1", self.api_port, timeout=60)
         try:
-            connection.request("GET", f"/api/v1/{verb}", headers={"Host": "caraway"})
+            connection.request(method, f"/api/v1/{verb}", headers={"Host": "caraway"})
             answer = connection.getresponse()
             body = answer.read()
         except (OSError, http.client.HTTPException) as error:
-            raise Failed(f"GET {verb}: {error}") from error
+            raise Failed(f"{method} {verb}: {error}") from error
         finally:
             connection.close()
-        if answer.status != 200:
-            raise Failed(f"GET {verb} answered {answer.status}: {body[:200]!r}")
+        if answer.status != wanted:
+            raise Failed(f"{method} {verb} answered {answer.status}: {body[:200]!r}")
         return body
+
+    def last_event(self, name: str) -> dict:
+        """The latest event of this name; they are a stream without an end, read until it pauses."""
+        seen = b""
+        with socket.create_connection(("127.0.0.1", self.api_port), timeout=3) as stream:
+            stream.sendall(b"GET /api/v1/events?since=0 HTTP/1.1\r\nHost: caraway\r\n\r\n")
+            try:
+                while data := stream.recv(65536):
+                    seen += data
+            except TimeoutError:
+                pass
+        records = [json.loads(line) for line in seen.splitlines() if line.startswith(b"{")]
+        found = [record for record in records if record["event"] == name]
+        if not found:
+            raise Failed(f"no event {name}: {seen[-300:]!r}")
+        return found[-1]
+
+    def host_clock(self) -> Callable[[], float]:
+        """Asks L1, which is the guest's host, for its wall clock."""
+        stream = socket.create_connection(("127.0.0.1", self.time_port), timeout=60)
+        reader = stream.makefile("r")
+
+        def ask() -> float:
+            stream.sendall(b"\n")
+            return float(reader.readline())
+
+        return ask
 
     def screenshot(self) -> bytes:
         return self.get("display.screenshot?head=0")
@@ -173,7 +223,9 @@ def start_caraway(program: Path, images: Images, boot: Boot, out: Path) -> Guest
     (out / "share" / "vm.json").write_text(json.dumps(config, indent=2) + "\n")
     # The API's socket can't live on 9p, nor be forwarded as it is.
     job = f"socat TCP-LISTEN:{API_PORT},fork,reuseaddr UNIX-CONNECT:/run/api.sock >/run/out/socat.log 2>&1 &\n"
-    job += f"exec {shlex.quote(str(program))} run /run/out/vm.json --api /run/api.sock\n"
+    job += f"/usr/bin/python3 -c {shlex.quote(TIME_SERVER)} {TIME_PORT} </dev/null >/dev/null 2>/run/out/time.log &\n"
+    job += f"exec {shlex.quote(str(program))} run /run/out/vm.json --api /run/api.sock"
+    job += f" --longer-pauses {LONGER_PAUSES}s\n"
     return start_l1(CarawayGuest, images, out, job)
 
 
@@ -193,8 +245,8 @@ def start_l1(kind: type[L1Guest], images: Images, out: Path, job: str) -> L1Gues
     share.mkdir(exist_ok=True)
     (share / "job").write_text(job + "\n")
     ours, theirs = socket.socketpair()
-    spice, api = free_port(), free_port()
-    forward = f"hostfwd=tcp:127.0.0.1:{spice}-:{SPICE_PORT},hostfwd=tcp:127.0.0.1:{api}-:{API_PORT}"
+    ports = {inside: free_port() for inside in (SPICE_PORT, API_PORT, TIME_PORT)}
+    forward = ",".join(f"hostfwd=tcp:127.0.0.1:{outside}-:{inside}" for inside, outside in ports.items())
     readonly = "security_model=none,readonly=on,multidevs=remap"
     # One CPU: QEMU's nested SVM hangs now and then with two.
     command = ["qemu-system-x86_64", "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "1"]
@@ -211,9 +263,10 @@ def start_l1(kind: type[L1Guest], images: Images, out: Path, job: str) -> L1Gues
     command += ["-netdev", f"user,id=net,restrict=on,{forward}", "-device", "virtio-net-pci,netdev=net,romfile="]
     command += ["-device", "isa-debug-exit,iobase=0x501,iosize=1"]
     guest = kind(spawn(command, out, theirs), ours, out)
-    guest.spice_port = spice
+    guest.spice_port = ports[SPICE_PORT]
     if isinstance(guest, CarawayGuest):
-        guest.api_port = api
+        guest.api_port = ports[API_PORT]
+        guest.time_port = ports[TIME_PORT]
     return guest
 
 
