@@ -270,6 +270,32 @@ impl Ryll {
         self.process.stop();
     }
 
+    /// Waits until it knows of the guest's agent.
+    pub fn wait_for_agent(&mut self) {
+        wait_for("an agent in ryll", || {
+            let status = self.ask("status", json!({}));
+            (status["agent_connected"] == true).then_some(())
+        });
+    }
+
+    /// Offers `text` to the guest.
+    pub fn set_clipboard(&mut self, text: &str) {
+        self.ask("clipboard_set", json!({ "text": text }));
+    }
+
+    /// Waits until it has got `text` from the guest's clipboard.
+    pub fn wait_for_clipboard(&mut self, text: &str) {
+        wait_for("the guest's clipboard in ryll", || {
+            let answer = self.ask("clipboard_get", json!({}));
+            (answer["text"] == text).then_some(())
+        });
+    }
+
+    /// Asks for a monitor of this size, of which it makes multiples of eight.
+    pub fn resize(&mut self, width: u32, height: u32) {
+        self.ask("resize", json!({ "width": width, "height": height }));
+    }
+
     /// Whether it is still connected.
     pub fn is_connected(&mut self) -> bool {
         self.process.status().is_none() && self.ask("status", json!({}))["spice_connected"] == true

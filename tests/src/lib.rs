@@ -8,11 +8,13 @@
 // All of this is test code: a failed step ends the test, with what failed.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+pub mod agent;
 pub mod api;
 pub mod browser;
 pub mod certificates;
 pub mod client;
 pub mod flood;
+pub mod glib_agent;
 pub mod guest;
 pub mod hold;
 pub mod kerbside;

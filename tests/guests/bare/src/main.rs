@@ -45,6 +45,7 @@ const TESTS: &[Test] = &[
     ("ipi", interrupts::test_ipi),
     ("blk", virtio::blk::test),
     ("blk-msix", virtio::blk::test_interrupts),
+    ("console", virtio::console::test),
     ("input", virtio::input::test),
     ("qxl", qxl::test),
     ("busy", busy::run),

@@ -1,6 +1,6 @@
 //! virtio-blk: what is written is what is read.
 
-use super::{Buffer, Device, physical};
+use super::{Buffer, Device, Queue, physical};
 use crate::cpu::read;
 use crate::ensure;
 use crate::failure::Outcome;
@@ -54,7 +54,7 @@ pub fn test_interrupts(_: &StartInfo) -> Outcome {
 }
 
 fn run(vector: Option<u8>) -> Outcome {
-    let mut device = Device::open(TYPE, FEATURE_FLUSH, vector)?;
+    let (device, mut queue) = Device::open(TYPE, FEATURE_FLUSH, vector)?;
     let sectors: u64 = read(device.config);
     say!("blk sectors {sectors}");
     ensure!(
@@ -64,14 +64,14 @@ fn run(vector: Option<u8>) -> Outcome {
     let last = sectors - RUN as u64;
     for start in [0, last] {
         fill(|index| pattern(start, index));
-        transfer(&mut device, OUT, start, OK, vector)?;
+        transfer(&mut queue, OUT, start, OK, vector)?;
     }
     if device.features & FEATURE_FLUSH != 0 {
-        transfer(&mut device, FLUSH, 0, OK, vector)?;
+        transfer(&mut queue, FLUSH, 0, OK, vector)?;
     }
     for start in [0, last] {
         fill(|_| 0);
-        transfer(&mut device, IN, start, OK, vector)?;
+        transfer(&mut queue, IN, start, OK, vector)?;
         for index in 0..SECTOR * RUN {
             // SAFETY: the device is done with the request.
             let found = unsafe { (&raw const REQUEST.data[index]).read_volatile() };
@@ -82,7 +82,7 @@ fn run(vector: Option<u8>) -> Outcome {
             );
         }
     }
-    transfer(&mut device, IN, sectors, IO_ERROR, vector)
+    transfer(&mut queue, IN, sectors, IO_ERROR, vector)
 }
 
 /// A byte that tells where it is.
@@ -98,13 +98,7 @@ fn fill(byte: impl Fn(usize) -> u8) {
     }
 }
 
-fn transfer(
-    device: &mut Device,
-    kind: u32,
-    sector: u64,
-    wanted: u8,
-    vector: Option<u8>,
-) -> Outcome {
+fn transfer(queue: &mut Queue, kind: u32, sector: u64, wanted: u8, vector: Option<u8>) -> Outcome {
     let request = &raw mut REQUEST;
     let interrupts = vector.map_or(0, interrupts::count);
     // SAFETY: no request is under way.
@@ -134,12 +128,12 @@ fn transfer(
         device_writes: true,
     };
     if kind == FLUSH {
-        device.add(&[head, tail]);
+        queue.add(&[head, tail]);
     } else {
-        device.add(&[head, body, tail]);
+        queue.add(&[head, body, tail]);
     }
-    device.notify();
-    device.wait()?;
+    queue.notify();
+    queue.wait()?;
     if let Some(vector) = vector {
         let came = crate::cpu::wait_until(|| interrupts::count(vector) > interrupts);
         ensure!(came, "no interrupt for a request of type {kind}");

@@ -13,15 +13,15 @@ static mut EVENTS: [[u8; EVENT]; QUEUE_SIZE] = [[0; EVENT]; QUEUE_SIZE];
 /// Waits for events and prints them as `event TYPE CODE VALUE`, until so many EV_SYN came.
 pub fn test(info: &StartInfo) -> Outcome {
     let wanted = info.number("events", 1);
-    let mut device = Device::open(TYPE, 0, None)?;
+    let (_, mut queue) = Device::open(TYPE, 0, None)?;
     for slot in 0..QUEUE_SIZE {
-        device.add(&[buffer(slot)]);
+        queue.add(&[buffer(slot)]);
     }
-    device.notify();
+    queue.notify();
     say!("input ready");
     let mut groups = 0;
     while groups < wanted {
-        let Some((slot, _)) = device.take() else {
+        let Some((slot, _)) = queue.take() else {
             core::hint::spin_loop();
             continue;
         };
@@ -32,8 +32,8 @@ pub fn test(info: &StartInfo) -> Outcome {
         let value = i32::from_le_bytes([event[4], event[5], event[6], event[7]]);
         say!("event {kind} {code} {value}");
         groups += u64::from(kind == 0);
-        device.add(&[buffer(usize::from(slot))]);
-        device.notify();
+        queue.add(&[buffer(usize::from(slot))]);
+        queue.notify();
     }
     Ok(())
 }

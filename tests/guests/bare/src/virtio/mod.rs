@@ -1,6 +1,7 @@
-//! The driver's side of virtio over PCI, version 1.2, with one queue in use.
+//! The driver's side of virtio over PCI, version 1.2.
 
 pub mod blk;
+pub mod console;
 pub mod input;
 
 use core::sync::atomic::{Ordering, fence};
@@ -64,7 +65,12 @@ struct Rings {
     used: [u32; 1 + 2 * QUEUE_SIZE + 1],
 }
 
-static mut RINGS: Rings = Rings {
+/// Queues in use at a time.
+const QUEUES: usize = 4;
+
+static mut RINGS: [Rings; QUEUES] = [const { EMPTY }; QUEUES];
+
+const EMPTY: Rings = Rings {
     descriptors: [Descriptor {
         address: 0,
         length: 0,
@@ -87,15 +93,21 @@ pub struct Buffer {
     pub device_writes: bool,
 }
 
-/// A device with queue 0 ready.
+/// A device that is ready.
 pub struct Device {
     function: Function,
     common: u64,
-    notify: u64,
     /// The device's own configuration.
     pub config: u64,
     /// The features agreed on.
     pub features: u64,
+}
+
+/// A queue that is ready.
+pub struct Queue {
+    number: u16,
+    rings: *mut Rings,
+    notify: u64,
     next_descriptor: usize,
     available: u16,
     used: u16,
@@ -107,29 +119,45 @@ pub fn physical<T>(place: *const T) -> u64 {
 }
 
 impl Device {
-    /// Brings up the first device of virtio type `kind`, agreeing to those of `features` that it
-    /// offers, with MSI-X `vector` for queue 0 if given.
-    pub fn open(kind: u16, features: u64, vector: Option<u8>) -> Result<Self, Why> {
+    /// Brings up the first device of virtio type `kind` with its queue 0, agreeing to those of
+    /// `features` that it offers, with MSI-X `vector` for the queue if given.
+    pub fn open(kind: u16, features: u64, vector: Option<u8>) -> Result<(Self, Queue), Why> {
+        let (device, [queue]) = Self::open_queues(kind, features, vector, [0])?;
+        Ok((device, queue))
+    }
+
+    /// The same with the queues of these numbers, at most [`QUEUES`].
+    pub fn open_queues<const N: usize>(
+        kind: u16,
+        features: u64,
+        vector: Option<u8>,
+        numbers: [u16; N],
+    ) -> Result<(Self, [Queue; N]), Why> {
+        const { assert!(N <= QUEUES) };
         let function = Function::find(VENDOR, 0x1040 + kind)
             .or_else(|| Function::find(VENDOR, legacy_id(kind)?))
             .ok_or_else(|| why(format_args!("no virtio device of type {kind}")))?;
         let mut device = Self {
             function,
             common: structure(function, 1)?,
-            notify: 0,
             config: structure(function, 4)?,
             features: 0,
-            next_descriptor: 0,
-            available: 0,
-            used: 0,
         };
         device.negotiate(features)?;
         if let Some(vector) = vector {
             device.use_msix(vector)?;
         }
-        device.set_up_queue()?;
+        let mut queues = [const { None }; N];
+        for (index, number) in numbers.into_iter().enumerate() {
+            queues[index] = Some(device.set_up_queue(index, number)?);
+        }
         device.add_status(status::DRIVER_OK);
-        Ok(device)
+        match queues.each_mut().map(Option::take) {
+            all if all.iter().all(Option::is_some) => {
+                Ok((device, all.map(|queue| queue.expect("all are there"))))
+            }
+            _ => Err(why(format_args!("a queue is missing"))),
+        }
     }
 
     fn add_status(&self, bits: u8) {
@@ -194,26 +222,27 @@ impl Device {
         Ok(())
     }
 
-    fn set_up_queue(&mut self) -> Outcome {
+    fn set_up_queue(&mut self, index: usize, number: u16) -> Result<Queue, Why> {
         let common = self.common;
-        let rings = &raw mut RINGS;
+        // SAFETY: an address only; `index` is below QUEUES.
+        let rings = unsafe { &raw mut RINGS[index] };
         // SAFETY: the device was reset, so nobody else looks at the rings.
         unsafe {
             (*rings).available = [0; 2 + QUEUE_SIZE + 1];
             (*rings).used = [0; 1 + 2 * QUEUE_SIZE + 1];
         }
-        write(common + common::QUEUE_SELECT, 0_u16);
+        write(common + common::QUEUE_SELECT, number);
         let most: u16 = read(common + common::QUEUE_SIZE);
         ensure!(
             usize::from(most) >= QUEUE_SIZE,
-            "queue 0 has {most} entries"
+            "queue {number} has {most} entries"
         );
         write(common + common::QUEUE_SIZE, QUEUE_SIZE as u16);
         let msix = self.function.capabilities(CAPABILITY_MSIX).next();
         if msix.is_some_and(|capability| self.function.config(capability) & 1 << 31 != 0) {
             write(common + common::QUEUE_MSIX_VECTOR, 0_u16);
             let taken: u16 = read(common + common::QUEUE_MSIX_VECTOR);
-            ensure!(taken == 0, "queue 0 refuses its interrupt vector");
+            ensure!(taken == 0, "queue {number} refuses its interrupt vector");
         }
         // SAFETY: addresses of fields only.
         let (descriptors, available, used) = unsafe {
@@ -234,14 +263,23 @@ impl Device {
         let notify = capability(self.function, 2)?;
         let multiplier = self.function.config(notify + 16);
         let offset: u16 = read(common + common::QUEUE_NOTIFY_OFF);
-        self.notify = structure(self.function, 2)? + u64::from(offset) * u64::from(multiplier);
+        let notify = structure(self.function, 2)? + u64::from(offset) * u64::from(multiplier);
         write(common + common::QUEUE_ENABLE, 1_u16);
-        Ok(())
+        Ok(Queue {
+            number,
+            rings,
+            notify,
+            next_descriptor: 0,
+            available: 0,
+            used: 0,
+        })
     }
+}
 
+impl Queue {
     /// Makes `buffers` available as one chain, without telling the device; its head.
     pub fn add(&mut self, buffers: &[Buffer]) -> u16 {
-        let rings = &raw mut RINGS;
+        let rings = self.rings;
         let head = self.next_descriptor;
         for (index, buffer) in buffers.iter().enumerate() {
             let here = (head + index) % QUEUE_SIZE;
@@ -270,14 +308,14 @@ impl Device {
         head as u16
     }
 
-    /// Tells the device that there is something in queue 0.
+    /// Tells the device that there is something in the queue.
     pub fn notify(&self) {
-        write(self.notify, 0_u16);
+        write(self.notify, self.number);
     }
 
     /// The next chain that the device is done with, and how many bytes it wrote, if there is one.
     pub fn take(&mut self) -> Option<(u16, u32)> {
-        let rings = &raw const RINGS;
+        let rings = self.rings;
         // SAFETY: flags and index share the first word.
         let index = (unsafe { (&raw const (*rings).used[0]).read_volatile() } >> 16) as u16;
         if index == self.used {
