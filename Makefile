@@ -62,7 +62,6 @@ fmt:
 clippy:
 	$(CARGO) clippy -q --workspace --all-targets -- -D warnings
 	$(CARGO) clippy -q --manifest-path tests/guests/bare/Cargo.toml --release --target-dir $(TARGET_DIR)/bare -- -D warnings
-	RUSTFLAGS="--cfg fuzzing" $(CARGO) clippy -q --manifest-path tests/fuzz/Cargo.toml --target-dir $(TARGET_DIR)/fuzz -- -D warnings
 
 doc:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc -q --workspace --no-deps

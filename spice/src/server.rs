@@ -271,12 +271,12 @@ impl Server {
         self.tickets.as_ref().ok_or(TicketError::NotAsked)
     }
 
-    /// [`InputSink::absolute`] may have changed: clients are told.
+    /// [`InputSink::absolute`](crate::InputSink::absolute) may have changed: clients are told.
     pub fn refresh_mouse_mode(&self) {
         self.mouse_changes.send_replace(());
     }
 
-    /// [`InputSink::locks`] may have changed: clients are told.
+    /// [`InputSink::locks`](crate::InputSink::locks) may have changed: clients are told.
     pub fn refresh_locks(&self) {
         self.lock_changes.send_replace(());
     }

@@ -1,4 +1,4 @@
-"""Runs the lab's jobs one after another and says of each `ok` or `not ok`; exits with 1 if one failed."""
+"""Runs the lab's jobs, two at a time, and says of each `ok` or `not ok`; exits with 1 if one failed."""
 
 import argparse
 import functools
@@ -6,11 +6,16 @@ import shutil
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from console import Failed
 from jobs import JOBS, Job
 from monitors import Images, L1Lost, start_caraway, start_qemu, start_tcg
+
+
+# Each L1 has one emulated processor, which keeps one of this machine's busy.
+AT_ONCE = 2
 
 
 def run(job: Job, start, ryll: Path, out: Path) -> str | None:
@@ -59,17 +64,21 @@ def main() -> int:
     # Short, for the sockets in it; kept when something failed.
     results = chosen.results or Path(tempfile.mkdtemp(prefix="lab-"))
     names = chosen.jobs or list(JOBS)
-    failed = 0
-    for name in names:
+
+    def passes(name: str) -> bool:
         begun = time.monotonic()
         why = run(JOBS[name], start, chosen.ryll, results / name)
         if why is None:
             print(f"ok {name} ({time.monotonic() - begun:.0f} s)", flush=True)
-            continue
-        failed += 1
-        print(f"not ok {name}: {why}")
+            return True
+        report = f"not ok {name}: {why}\n"
         for log, lines in (("serial.log", 25), ("share/stderr", 15), ("l1.log", 5), ("qemu.log", 5)):
-            print(f"# {results / name / log}:\n{tail(results / name / log, lines)}", end="", flush=True)
+            report += f"# {results / name / log}:\n{tail(results / name / log, lines)}"
+        print(report, end="", flush=True)
+        return False
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        failed = list(pool.map(passes, names)).count(False)
     print(f"{len(names) - failed} passed, {failed} failed")
     if not failed and not chosen.results:
         shutil.rmtree(results)
