@@ -8,6 +8,9 @@ use super::SLACK;
 
 /// For so long the smallest round trip counts; then it is measured anew, on an empty queue.
 const ROUND_TRIP_LIFE: Duration = Duration::from_secs(10);
+/// A way that seems to have become longer is measured once more after so long before it is believed:
+/// TCP makes pauses of its own, BBR for instance one of 0.3 s every ten seconds.
+const DOUBT: Duration = Duration::from_secs(1);
 /// Spans for which the largest rate counts, and how long one is at least. Time and not rounds: on a
 /// link that has become slow, a round takes as long as the queue that must go.
 const SPANS: usize = 10;
@@ -20,31 +23,73 @@ const FLAT_ROUNDS: u32 = 3;
 /// The smallest round trip of late.
 #[derive(Debug, Default)]
 pub(super) struct RoundTrip {
-    least: Option<(Duration, Instant)>,
+    known: Option<Known>,
+    /// What is being measured on an empty queue.
+    trial: Option<Trial>,
+}
+
+#[derive(Debug)]
+struct Known {
+    least: Duration,
+    until: Instant,
+    /// It was measured again, and seemed to be longer.
+    doubted: bool,
+}
+
+#[derive(Debug)]
+struct Trial {
+    least: Duration,
+    ends: Instant,
 }
 
 impl RoundTrip {
     /// A message's round trip; `alone` if nothing of ours waited before it. Whether the way is so
     /// much longer than it was that the window's slack does not make up for it.
     pub(super) fn measured(&mut self, sample: Duration, alone: bool, now: Instant) -> bool {
-        let before = self.least();
-        if before.is_none_or(|least| sample <= least) {
-            self.least = Some((sample, now));
-        } else if alone && self.is_stale(now) {
-            self.least = Some((sample, now));
-            return before.is_some_and(|least| sample > least.mul_f64(GROWTH) + SLACK);
+        let Some(known) = &mut self.known else {
+            self.know(sample, now);
+            return false;
+        };
+        if sample <= known.least {
+            self.know(sample, now);
+        } else if alone && known.until < now {
+            // For one round trip, as a single message may have been held up.
+            let trial = self.trial.get_or_insert(Trial {
+                least: sample,
+                ends: now + sample,
+            });
+            trial.least = trial.least.min(sample);
+            if trial.ends <= now {
+                let least = trial.least;
+                let is_longer = least > known.least.mul_f64(GROWTH) + SLACK;
+                if !is_longer || known.doubted {
+                    self.know(least, now);
+                    return is_longer;
+                }
+                known.doubted = true;
+                known.until = now + DOUBT;
+                self.trial = None;
+            }
         }
         false
     }
 
+    fn know(&mut self, least: Duration, now: Instant) {
+        self.known = Some(Known {
+            least,
+            until: now + ROUND_TRIP_LIFE,
+            doubted: false,
+        });
+        self.trial = None;
+    }
+
     pub(super) fn least(&self) -> Option<Duration> {
-        self.least.map(|(least, _)| least)
+        self.known.as_ref().map(|known| known.least)
     }
 
     /// Whether it should be measured again.
     pub(super) fn is_stale(&self, now: Instant) -> bool {
-        self.least
-            .is_some_and(|(_, at)| now.saturating_duration_since(at) > ROUND_TRIP_LIFE)
+        self.known.as_ref().is_some_and(|known| known.until < now)
     }
 }
 

@@ -137,6 +137,29 @@ fn a_longer_way_is_noticed() {
 }
 
 #[test]
+fn a_pause_of_tcp_is_no_longer_way() {
+    let mut wire = Wire::new(10.0, 80);
+    let mut flight = flight(wire.now);
+    wire.busy(&mut flight, SECOND * 9);
+    let before = flight.window(wire.now);
+    for _ in 0..5 {
+        // The worst moment: the round trip is about to be measured.
+        while !flight.round_trip.is_stale(wire.now) {
+            wire.busy(&mut flight, Duration::from_millis(1));
+        }
+        wire.rate /= 10.0;
+        wire.busy(&mut flight, Duration::from_millis(280));
+        wire.rate *= 10.0;
+        wire.busy(&mut flight, SECOND);
+
+        let (_, queue) = wire.busy(&mut flight, SECOND);
+
+        assert!(queue <= Duration::from_millis(100), "{queue:?}");
+        assert!(flight.window(wire.now) <= before * 11 / 10);
+    }
+}
+
+#[test]
 fn a_few_small_messages_do_not_make_a_fast_link_look_slow() {
     let mut wire = Wire::new(10.0, 80);
     let mut flight = flight(wire.now);
