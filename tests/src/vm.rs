@@ -168,6 +168,20 @@ impl Vm {
             .unwrap_or_else(|| panic!("no TCP listener in {info}"))
     }
 
+    /// Waits until so many viewers have opened their keyboards. Viewers show the screen before that, and
+    /// lose what they are told to press.
+    pub fn wait_for_keyboards(&self, viewers: usize) {
+        wait_for("keyboards", || {
+            let info = self.api.json("display.info");
+            let channels = info["sessions"].as_array()?.iter();
+            let channels = channels.filter_map(|session| session["channels"].as_array());
+            let keyboards = channels
+                .flatten()
+                .filter(|channel| channel["kind"] == "inputs");
+            (keyboards.count() >= viewers).then_some(())
+        });
+    }
+
     /// Where the SPICE server listens for TLS.
     pub fn secure(&self) -> SocketAddr {
         let info = self.api.json("display.info");

@@ -72,6 +72,7 @@ fn remote_viewer_shows_the_screen() {
 fn a_key_from_ryll_changes_the_colour() {
     let vm = Vm::colours();
     let mut ryll = Ryll::connect(vm.spice());
+    vm.wait_for_keyboards(1);
 
     ryll.press(ENTER);
 
@@ -101,6 +102,7 @@ fn two_clients_at_once_see_the_same() {
     let vm = Vm::colours();
     let mut first = Ryll::connect(vm.spice());
     let mut second = Ryll::connect(vm.spice());
+    vm.wait_for_keyboards(2);
 
     first.press(ENTER);
     vm.wait_for_serial("colour 1 green\r\n");
@@ -138,6 +140,7 @@ fn the_password_opens_the_screen_and_nothing_else_does() {
 fn a_client_that_vanishes_in_the_middle_of_a_message_harms_nobody() {
     let vm = Vm::colours();
     let mut bystander = Ryll::connect(vm.spice());
+    vm.wait_for_keyboards(1);
 
     // In the link's header, its body, the ticket, and the first messages.
     for bytes in [3, 15, 18, 40, 100, 200, 250, 300] {

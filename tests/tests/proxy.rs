@@ -32,6 +32,7 @@ fn assert_passes(vm: &Vm, target: &Value) {
     wait_for("the screen in ryll", || {
         (ryll.screenshot() == ours).then_some(())
     });
+    vm.wait_for_keyboards(1);
     ryll.press(ENTER);
     vm.wait_for_serial("colour 1 green\r\n");
     let ours = vm.screenshot();

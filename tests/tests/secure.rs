@@ -41,6 +41,7 @@ fn ryll_shows_the_screen_by_our_connection_file_and_every_channel_is_secured() {
     wait_for("the screen in ryll", || {
         (ryll.screenshot() == ours).then_some(())
     });
+    vm.wait_for_keyboards(1);
     ryll.press(ENTER);
     vm.wait_for_serial("colour 1 green\r\n");
     assert_eq!(ryll.gaps(), Vec::<std::path::PathBuf>::new());
@@ -146,6 +147,7 @@ fn another_certificate_is_shown_after_a_reload_and_sessions_go_on() {
     vm.api().put("display.tls.reload", "");
 
     let mut new = Ryll::open(&file);
+    vm.wait_for_keyboards(2);
     assert!(new.is_connected() && old.is_connected());
     old.press(ENTER);
     vm.wait_for_serial("colour 1 green\r\n");

@@ -238,6 +238,7 @@ fn of_an_audience_the_first_has_the_keyboard() {
     let vm = colours(json!({ "sharing": "view-only" }));
     wait_for_guest(&vm);
     let mut first = Ryll::connect(vm.spice());
+    vm.wait_for_keyboards(1);
 
     glib_key(vm.spice(), ENTER);
     first.press(ENTER);

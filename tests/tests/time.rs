@@ -61,8 +61,9 @@ impl Counting {
     }
 
     fn reports(&self) -> Reports {
-        let serial = self.vm.serial();
-        Reports::of(&serial).unwrap_or_else(|| panic!("no reports in {serial}"))
+        wait_for("the first whole line of ticks", || {
+            Reports::of(&self.vm.serial())
+        })
     }
 }
 
