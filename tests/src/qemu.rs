@@ -77,6 +77,15 @@ impl Qemu {
         self.spice
     }
 
+    /// How it ended, and the last that it and its guest said; `None` if it still runs.
+    pub fn fate(&mut self) -> Option<String> {
+        let status = self.process.status()?;
+        let stderr = fs::read_to_string(self.folder.path().join("stderr")).unwrap_or_default();
+        let [said, guest] =
+            [stderr, self.serial()].map(|text| text.lines().last().unwrap_or_default().to_owned());
+        Some(format!("{status}; {said}; its guest: {guest}"))
+    }
+
     /// What COM1 said so far.
     pub fn serial(&self) -> String {
         let path: PathBuf = self.folder.path().join("serial");

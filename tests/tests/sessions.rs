@@ -234,6 +234,20 @@ fn a_display_for_one_is_taken_over_by_the_second() {
 }
 
 #[test]
+fn a_machine_for_its_viewers_ends_with_the_last_of_them() {
+    let mut vm = colours(json!({ "on_disconnect": "end" }));
+    let first = Ryll::connect(vm.spice());
+    let second = Ryll::connect(vm.spice());
+
+    drop(first);
+    event_that(&vm, |event| event["event"] == "spice.disconnected");
+    assert_eq!(vm.api().json("vm.info")["state"], "running");
+    drop(second);
+
+    assert_eq!(vm.wait(), 0);
+}
+
+#[test]
 fn of_an_audience_the_first_has_the_keyboard() {
     let vm = colours(json!({ "sharing": "view-only" }));
     wait_for_guest(&vm);

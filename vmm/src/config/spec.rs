@@ -16,7 +16,7 @@ use super::link::{Channel, Serial};
 use super::pipe::PipesSpec;
 use super::policy::{Clock, LostTicks, On, OnPanic, OnPoweroff, OnReset, OnResume, PitModel};
 use super::problem::{ConfigErrors, Problem};
-use super::spice::{Auth, OnConnect, Secret, Sharing, Spice};
+use super::spice::{Auth, OnConnect, OnDisconnect, Secret, Sharing, Spice};
 use super::tls::{Channels, Tls};
 use super::units::Size;
 use super::{Config, Document};
@@ -122,6 +122,8 @@ pub struct SpiceSpec {
     pub sharing: Sharing,
     /// What happens when a second viewer comes to an exclusive display.
     pub on_connect: OnConnect,
+    /// What happens when the last viewer has gone.
+    pub on_disconnect: OnDisconnect,
     /// Viewers at a time.
     pub max_sessions: u32,
     /// Its ports, shared folders and USB slots.
@@ -290,6 +292,7 @@ impl MachineSpec {
                 password_file: spice.password_file.clone(),
                 sharing: Some(spice.sharing),
                 on_connect: (spice.sharing == Sharing::Exclusive).then_some(spice.on_connect),
+                on_disconnect: Some(spice.on_disconnect),
                 max_sessions: Some(spice.max_sessions),
                 ports: spice.pipes.ports(),
                 webdav: spice.pipes.webdav.clone().map(UnixSocket),

@@ -34,6 +34,9 @@ pub struct Spice {
     /// What happens when a second viewer comes to an `"exclusive"` display; `"refuse"` if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_connect: Option<OnConnect>,
+    /// What happens when the last viewer has gone; `"keep-running"` if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_disconnect: Option<OnDisconnect>,
     /// Viewers at a time, 1 to 1024; 128 if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1024))]
@@ -92,6 +95,19 @@ pub enum OnConnect {
     Refuse,
     /// It takes over, and the first one is put out.
     TakeOver,
+}
+
+/// What happens when the last viewer has gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnDisconnect {
+    /// The guest runs on.
+    #[default]
+    KeepRunning,
+    /// The guest's power button is pressed: what that does is the guest's choice.
+    PowerButton,
+    /// The machine ends at once.
+    End,
 }
 
 /// How viewers prove who they are.

@@ -153,7 +153,7 @@ impl Display {
             clipboard: spice.clipboard,
             file_transfer: spice.file_transfer,
         };
-        let observer = Arc::new(Sessions::new(events, metrics));
+        let observer = Arc::new(Sessions::new(events, metrics, &self.changes.notices));
         let source: Arc<dyn DisplaySource> = qxl.clone();
         let devices = Devices {
             displays: vec![source],
@@ -386,10 +386,11 @@ struct Sessions {
     metrics: Arc<Metrics>,
     connected: crate::metrics::Value,
     sessions: crate::metrics::Value,
+    notices: Arc<Notices>,
 }
 
 impl Sessions {
-    fn new(events: &Arc<EventLog>, metrics: &Arc<Metrics>) -> Self {
+    fn new(events: &Arc<EventLog>, metrics: &Arc<Metrics>, notices: &Arc<Notices>) -> Self {
         let total = metrics.counter("spice_sessions_total", "Viewers that connected.", &[]);
         let now = metrics.gauge("spice_sessions", "Viewers that are connected.", &[]);
         Self {
@@ -397,6 +398,7 @@ impl Sessions {
             metrics: Arc::clone(metrics),
             connected: total,
             sessions: now,
+            notices: Arc::clone(notices),
         }
     }
 }
@@ -429,6 +431,9 @@ impl SessionObserver for Sessions {
                     peer,
                     reason,
                 });
+                if self.sessions.get() == 0 {
+                    self.notices.post(Notice::NoViewers);
+                }
             }
             SessionEvent::Refused {
                 peer,

@@ -26,6 +26,7 @@ use crate::command::{
 };
 use crate::config::MachineSpec;
 use crate::config::policy::{OnPanic, OnReset, OnResume};
+use crate::config::spice::OnDisconnect;
 use crate::console::Watch;
 use crate::events::{Event, EventLog, Origin};
 use crate::exit::{Exit, Failure};
@@ -386,6 +387,24 @@ impl Control<'_> {
         }
     }
 
+    /// Acts on the last viewer's going; `Some` ends the machine.
+    fn no_viewers(&self) -> Option<Exit> {
+        // Another one may have come since.
+        let (spice, server) = (self.spec.spice.as_ref()?, self.server.as_ref()?);
+        if !server.info().sessions.is_empty() {
+            return None;
+        }
+        match spice.on_disconnect {
+            OnDisconnect::KeepRunning => None,
+            OnDisconnect::PowerButton => {
+                let pressed = self.power_button();
+                pressed.unwrap_or_else(|error| tracing::warn!("the last viewer has gone: {error}"));
+                None
+            }
+            OnDisconnect::End => Some(Exit::Success),
+        }
+    }
+
     fn power_button(&self) -> Result<(), ApiError> {
         let deaf = || {
             ApiError::new(
@@ -433,6 +452,7 @@ impl Control<'_> {
                 event.into_iter().for_each(|event| self.events.emit(event));
                 None
             }
+            Notice::NoViewers => self.no_viewers(),
             Notice::ClockSet => {
                 let Offset { offset_ms, step_ms } = self.machine.clock_offset();
                 self.events.emit(Event::ClockChanged { offset_ms, step_ms });

@@ -19,6 +19,8 @@ pub enum Notice {
     System(SystemEvent),
     /// What the display shows has another size.
     Display,
+    /// A viewer was the last one, and has gone.
+    NoViewers,
     /// The guest set its clock.
     ClockSet,
     /// A vCPU can't go on.

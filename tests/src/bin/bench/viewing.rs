@@ -85,8 +85,11 @@ fn compare(
 
     let spice = SocketAddr::from((address, free_port()?));
     let cmdline = format!("test=busy {options}");
-    let qemu = Qemu::bare((place.server)(qemu::PROGRAM), &cmdline, spice, "busy ");
+    let mut qemu = Qemu::bare((place.server)(qemu::PROGRAM), &cmdline, spice, "busy ");
     let theirs = watch(qemu.pid(), || KeyToDraw::measure(client(), spice, keys))?;
+    if let Some(fate) = qemu.fate() {
+        println!("QEMU ended before its time: {fate}");
+    }
     Ok([ours, theirs])
 }
 
@@ -111,9 +114,9 @@ fn print(ours: &Row, theirs: &Row, size: (u32, u32)) {
     for (name, row) in [("caraway", ours), ("QEMU", theirs)] {
         let seen = &row.seen;
         println!(
-            "{name:<10} {:>7.0} ms {:>7.0} ms {:>12.1} {:>12.1} {:>11.1} ms",
-            millis(seen.quantile(0.5)),
-            millis(seen.quantile(0.95)),
+            "{name:<10} {:>10} {:>10} {:>12.1} {:>12.1} {:>11.1} ms",
+            delay(seen.quantile(0.5)),
+            delay(seen.quantile(0.95)),
             seen.rate() / 1e6,
             seen.pictures(size),
             // The client settles before it measures, and the server works for it then, too.
@@ -123,6 +126,14 @@ fn print(ours: &Row, theirs: &Row, size: (u32, u32)) {
     let ratio =
         |part| ours.seen.quantile(part).as_secs_f64() / theirs.seen.quantile(part).as_secs_f64();
     println!("{:<10} {:>10.3} {:>10.3}", "ratio", ratio(0.5), ratio(0.95));
+}
+
+/// A key's time; the longest stands for a key that never showed.
+fn delay(time: Duration) -> String {
+    match time {
+        Duration::MAX => "never".to_owned(),
+        time => format!("{:.0} ms", millis(time)),
+    }
 }
 
 fn millis(time: Duration) -> f64 {

@@ -52,6 +52,7 @@ impl Checker<'_> {
             password_file,
             sharing,
             on_connect: spice.on_connect.unwrap_or_default(),
+            on_disconnect: spice.on_disconnect.unwrap_or_default(),
             max_sessions: self.max_sessions(spice.max_sessions),
             pipes: self.pipes(spice),
             tls,
