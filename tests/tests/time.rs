@@ -156,7 +156,7 @@ fn discarded_ticks_are_exactly_those_that_are_missing() {
 #[test]
 fn the_bios_count_of_ticks_is_right_in_the_end() {
     let tsc = Tsc::begin();
-    let vm = Vm::start(&json!({
+    let config = json!({
         "memory": "64M",
         "boot": { "firmware": "seabios" },
         "disks": [
@@ -164,7 +164,10 @@ fn the_bios_count_of_ticks_is_right_in_the_end() {
         ],
         // Its count begins anew at midnight.
         "clock": { "base": "2006-06-17T12:00:00" },
-    }));
+    });
+    let patience = bios_load() + 4 * PATIENCE;
+    let patience = format!("{}s", patience.as_secs());
+    let vm = Vm::start_with(&config, &["--timeout", &patience]);
     // Firmware is slow where KVM has to interpret it, the more so on a busy host.
     let booted = || vm.serial().contains("ticks from ").then_some(());
     poll(3 * PATIENCE, booted).expect("a booted guest");

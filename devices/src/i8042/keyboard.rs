@@ -133,9 +133,13 @@ impl KeyboardState {
         !self.replies.is_over() && !self.keys.is_over()
     }
 
-    /// The next byte for the host, answers first.
+    /// The next byte for the host, answers first. Keys wait while an argument is expected: a host that
+    /// waits for its acknowledgement throws everything else away.
     pub(super) fn pop(&mut self) -> Option<u8> {
-        let byte = self.replies.pop().or_else(|| self.keys.pop())?;
+        let byte = match self.replies.pop() {
+            None if self.command.is_none() => self.keys.pop(),
+            reply => reply,
+        }?;
         self.last_sent = byte;
         Some(byte)
     }
@@ -388,6 +392,18 @@ mod tests {
 
         assert_eq!(drain(&mut keyboard), [0xfa, 0xfa]);
         assert_eq!(keyboard.leds(), Leds::default());
+    }
+
+    #[test]
+    fn keys_wait_for_the_argument_of_a_command() {
+        let mut keyboard = after(&[0xed]);
+
+        keyboard.key(0x1e, false, true);
+        let before = drain(&mut keyboard);
+        keyboard.receive(2);
+
+        assert!(before.is_empty());
+        assert_eq!(drain(&mut keyboard), [0xfa, 0x1c]);
     }
 
     #[test]

@@ -125,12 +125,16 @@ impl MouseState {
         self.reporting && !self.remote && !self.wrap
     }
 
-    /// The next byte for the host, answers first.
+    /// The next byte for the host, answers first. Movements wait while an argument is expected, as the
+    /// keyboard's keys do.
     pub(super) fn pop(&mut self) -> Option<u8> {
         if self.replies.is_empty() && self.packets.is_empty() {
             self.report();
         }
-        let byte = self.replies.pop().or_else(|| self.packets.pop())?;
+        let byte = match self.replies.pop() {
+            None if self.command.is_none() => self.packets.pop(),
+            reply => reply,
+        }?;
         self.last_sent = byte;
         Some(byte)
     }
