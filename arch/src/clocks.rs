@@ -7,6 +7,7 @@
 //! `Documentation/virt/kvm/devices/vcpu.rst` (`KVM_VCPU_TSC_CTRL`).
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use kvm_bindings::{
     KVM_CLOCK_REALTIME, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, Msrs, kvm_clock_data,
@@ -55,9 +56,11 @@ impl ClockState {
     /// # Errors
     /// [`StateError::Kvm`] if KVM refuses.
     pub fn save(vm: &VmFd, first: &VcpuFd) -> Result<Self, StateError> {
+        let kvmclock = || Ok(vm.get_clock().map_err(get("clock"))?.clock);
+        let (tsc, kvmclock) = at_once(first, kvmclock)?;
         Ok(Self {
-            kvmclock: vm.get_clock().map_err(get("clock"))?.clock,
-            tsc: Some(read_tsc(first)?),
+            kvmclock,
+            tsc: Some(tsc),
         })
     }
 
@@ -86,21 +89,27 @@ impl ClockState {
         vcpus: impl IntoIterator<Item = &'a VcpuFd>,
         advance: Advance,
     ) -> Result<(), StateError> {
+        let knows_wall = vm.check_extension_int(Cap::AdjustClock) as u32 & KVM_CLOCK_REALTIME != 0;
         let mut distance = None;
         for vcpu in vcpus {
             let Some(saved) = self.tsc else { break };
             let distance = match distance {
                 Some(distance) => distance,
-                None => *distance.insert(
-                    saved
-                        .wrapping_add(in_ticks(vcpu, advance.by)?)
-                        .wrapping_sub(read_tsc(vcpu)?),
-                ),
+                None => {
+                    let (now, wall) = at_once(vcpu, || Ok(wall_clock()))?;
+                    // What the kernel makes up for in kvmclock, a guest would miss in its counters.
+                    let late = if knows_wall {
+                        wall.saturating_sub(advance.at)
+                    } else {
+                        0
+                    };
+                    let ticks = in_ticks(vcpu, advance.by.saturating_add(late))?;
+                    *distance.insert(saved.wrapping_add(ticks).wrapping_sub(now))
+                }
             };
             move_tsc(vcpu, distance)?;
         }
         // After the counters, on which the kernel builds kvmclock where they are in step.
-        let knows_wall = vm.check_extension_int(Cap::AdjustClock) as u32 & KVM_CLOCK_REALTIME != 0;
         let clock = kvm_clock_data {
             clock: self.kvmclock.saturating_add(advance.by),
             flags: if knows_wall { KVM_CLOCK_REALTIME } else { 0 },
@@ -127,6 +136,32 @@ pub fn tell_stopped(vcpu: &VcpuFd) -> Result<(), StateError> {
 fn in_ticks(vcpu: &VcpuFd, nanos: u64) -> Result<u64, StateError> {
     let khz = vcpu.get_tsc_khz().map_err(get(COUNTER))?;
     Ok((u128::from(nanos) * u128::from(khz) / 1_000_000) as u64)
+}
+
+/// What the counter of `vcpu` and another clock, in nanoseconds, show at the same time. Linux takes a
+/// fraction of a millisecond between the two for a counter that can't be trusted, and this thread may
+/// be held up between them: the closest of some readings counts.
+fn at_once(
+    vcpu: &VcpuFd,
+    other: impl Fn() -> Result<u64, StateError>,
+) -> Result<(u64, u64), StateError> {
+    const READINGS: usize = 8;
+    let mut closest: Option<(u64, (u64, u64))> = None;
+    for _ in 0..READINGS {
+        let before = other()?;
+        let tsc = read_tsc(vcpu)?;
+        let gap = other()?.saturating_sub(before);
+        if closest.is_none_or(|(least, _)| gap < least) {
+            closest = Some((gap, (tsc, before + gap / 2)));
+        }
+    }
+    Ok(closest.map_or((0, 0), |(_, pair)| pair))
+}
+
+/// The host's `CLOCK_REALTIME`, in nanoseconds since 1970.
+fn wall_clock() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_nanos() as u64)
 }
 
 fn read_tsc(vcpu: &VcpuFd) -> Result<u64, StateError> {
