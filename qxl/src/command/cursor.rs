@@ -5,22 +5,22 @@ use std::sync::Arc;
 use caraway_spice::{CursorImage, CursorKind, Point};
 use zerocopy::{FromZeros, IntoBytes};
 
+use super::color_cursor::Depth;
 use super::wire;
 use super::{Chunks, CommandError, MAX_CURSOR_SIDE};
 use crate::device::{GuestAddress, Slots};
 
 const SHAPE_ALPHA: u16 = 0;
 const SHAPE_MONO: u16 = 1;
-const SHAPE_LAST: u16 = 6;
 
 /// What to do with the cursor (`QXLCursorCmd`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum CursorCommand {
-    /// Another shape; `None` if it is one that can't be shown.
+    /// Another shape.
     Set {
         position: Point,
         visible: bool,
-        image: Option<Arc<CursorImage>>,
+        image: Arc<CursorImage>,
     },
     /// Show it there.
     Move(Point),
@@ -63,28 +63,32 @@ fn point(x: i16, y: i16) -> Point {
     }
 }
 
-/// The shape at `address` (`QXLCursor`); `None` if it is of a kind that can't be shown.
-fn image(slots: &Slots, address: GuestAddress) -> Result<Option<Arc<CursorImage>>, CommandError> {
+/// The shape at `address` (`QXLCursor`).
+fn image(slots: &Slots, address: GuestAddress) -> Result<Arc<CursorImage>, CommandError> {
     let wire: wire::Cursor = slots.get(address)?;
     let (width, height) = (wire.width.get(), wire.height.get());
     CommandError::at_most("cursor width", width, MAX_CURSOR_SIDE)?;
     CommandError::at_most("cursor height", height, MAX_CURSOR_SIDE)?;
     let (columns, rows) = (usize::from(width), usize::from(height));
-    let (kind, len) = match wire.kind.get() {
-        SHAPE_ALPHA => (CursorKind::Alpha, columns * rows * 4),
-        SHAPE_MONO => (CursorKind::Mono, columns.div_ceil(8) * rows * 2),
-        2..=SHAPE_LAST => return Ok(None),
-        other => return Err(CommandError::unknown("cursor type", other.into())),
+    let depth = Depth::of(wire.kind.get());
+    let (kind, len) = match (wire.kind.get(), depth) {
+        (SHAPE_ALPHA, _) => (CursorKind::Alpha, columns * rows * 4),
+        (SHAPE_MONO, _) => (CursorKind::Mono, columns.div_ceil(8) * rows * 2),
+        (_, Some(depth)) => (CursorKind::Alpha, depth.len(columns, rows)),
+        (other, None) => return Err(CommandError::unknown("cursor type", other.into())),
     };
     let mut data = vec![0; len];
     let chunks = address.plus(size_of::<wire::Cursor>() as u64);
     Chunks::chain(slots, chunks, len as u64)?.read(0, &mut data)?;
-    Ok(Some(Arc::new(CursorImage {
+    if let Some(depth) = depth {
+        data = depth.to_alpha(columns, rows, &data);
+    }
+    Ok(Arc::new(CursorImage {
         kind,
         width,
         height,
         hot_x: wire.hot_x.get(),
         hot_y: wire.hot_y.get(),
         data,
-    })))
+    }))
 }

@@ -4,6 +4,7 @@
 //! already. Every loop here is bounded by a constant of this module.
 
 mod chunks;
+mod color_cursor;
 mod cursor;
 mod draw;
 mod image;

@@ -169,7 +169,7 @@ impl Qxl {
         Ok(())
     }
 
-    fn cursor_command(&self, core: &mut Core, address: GuestAddress) -> Result<(), CommandError> {
+    fn cursor_command(&self, core: &Core, address: GuestAddress) -> Result<(), CommandError> {
         let command = CursorCommand::decode(&core.slots, address)?;
         let mut cursor = self.cursor.lock().clone();
         match command {
@@ -178,15 +178,12 @@ impl Qxl {
                 visible,
                 image,
             } => {
-                if image.is_none() {
-                    core.log_once("cursor", &"a cursor in 4 to 32 colours is not shown");
-                }
                 // The same picture again is not worth sending again.
-                let same = image.is_some() && image == cursor.image;
+                let shown = cursor.image.filter(|shown| *shown == image);
                 cursor = CursorState {
                     position,
                     visible,
-                    image: if same { cursor.image } else { image },
+                    image: shown.or(Some(image)),
                 };
             }
             CursorCommand::Move(position) => {

@@ -347,6 +347,34 @@ fn a_mono_cursor_has_two_masks() {
 }
 
 #[test]
+fn a_colour_cursor_is_shown_as_one_with_alpha() {
+    let guest = Guest::native(64, 48);
+    // Two rows of red and green, the second of which is left out by the mask's first bit.
+    let pixels = [0x00, 0x7c, 0xe0, 0x03, 0, 0, 0xe0, 0x03];
+
+    let shape = cursor_set(&guest, 4, &[&pixels[..], &[0, 0x80]].concat());
+    guest.run(CMD_CURSOR, shape);
+
+    let image = guest.qxl.cursor().image.unwrap();
+    let (red, green) = ([0, 0, 255, 255], [0, 255, 0, 255]);
+    assert_eq!(image.kind, CursorKind::Alpha);
+    assert_eq!(image.data, [red, green, [0; 4], green].concat());
+}
+
+#[test]
+fn a_cursor_with_too_few_bytes_changes_nothing() {
+    let guest = Guest::native(64, 48);
+    guest.run(CMD_CURSOR, cursor_set(&guest, 0, &[7; 16]));
+    let before = guest.qxl.cursor();
+
+    for kind in 0..=7 {
+        guest.run(CMD_CURSOR, cursor_set(&guest, kind, &[7]));
+    }
+
+    assert_eq!(guest.qxl.cursor(), before);
+}
+
+#[test]
 fn the_screenshot_is_what_the_head_shows() {
     let guest = Guest::native(64, 48);
     guest.fill(0, rect(0, 0, 64, 48), 0x12_3456);
