@@ -46,6 +46,7 @@ soak: build install-test ## each flood of clients for a minute, with what was me
 
 bench: install-test ## figures as shipped, next to QEMU's; SECTIONS="startup slow-link lan" chooses
 	$(CARGO) build --profile dist -p caraway
+	$(if $(filter replay,$(or $(SECTIONS),replay)),$(CARGO) build --profile dist -p caraway-qxl --example replay)
 	$(CARGO) build -p caraway-tests --bins
 	CARAWAY_BIN=$(TARGET_DIR)/dist/caraway $(TARGET_DIR)/debug/bench $(SECTIONS)
 

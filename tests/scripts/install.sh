@@ -20,6 +20,7 @@ test_packages=(
   chromium nodejs spice-html5                        # the browser console, and who looks at it
   g++                                                # libFuzzer
   libopus-dev pkg-config                             # the sound codec of caraway-spice
+  libspice-server-dev                                # the reference server, to play recordings to
   gstreamer1.0-plugins-base gstreamer1.0-plugins-good # without them the GLib library has no sound channels
   busybox-static kmod debootstrap e2fsprogs fdisk grub-common grub-pc-bin cpio xz-utils  # the lab's images
 )

@@ -3,6 +3,28 @@
 use std::fmt;
 use std::path::Path;
 
+/// How two pictures of one size differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Difference {
+    /// The first pixel that does, from the top: column and row.
+    pub first: (usize, usize),
+    /// What it is in each.
+    pub values: [[u8; 3]; 2],
+    /// How many pixels do.
+    pub count: usize,
+    /// By how much one of their colours does at most.
+    pub most: u8,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ((x, y), [one, other]) = (self.first, self.values);
+        write!(f, "at {x},{y} ({one:x?}, not {other:x?})")?;
+        write!(f, " and {} more pixels, ", self.count - 1)?;
+        write!(f, "by {} of 255 at most", self.most)
+    }
+}
+
 /// A picture: 8 bits each of red, green and blue, row by row from the top.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Picture {
@@ -118,20 +140,31 @@ impl Picture {
             (other.width, other.height),
             "size of {what}"
         );
-        let mut differences = self
-            .pixels
-            .iter()
-            .zip(&other.pixels)
-            .enumerate()
-            .filter(|(_, (a, b))| a != b);
-        if let Some((index, (ours, theirs))) = differences.next() {
-            panic!(
-                "{what} differs at {},{} ({ours:x?}, not {theirs:x?}) and {} more pixels",
-                index % self.width,
-                index / self.width,
-                differences.count()
-            );
+        if let Some(difference) = self.difference(other) {
+            panic!("{what} differs {difference}");
         }
+    }
+
+    /// How this differs from a picture of the same size, if it does.
+    pub fn difference(&self, other: &Self) -> Option<Difference> {
+        let pixels = self.pixels.iter().zip(&other.pixels).enumerate();
+        let mut pixels = pixels.filter(|(_, (a, b))| a != b);
+        let by = |a: &[u8; 3], b: &[u8; 3]| {
+            let colours = a.iter().zip(b);
+            colours.map(|(a, b)| a.abs_diff(*b)).max().unwrap_or(0)
+        };
+        let (index, (one, other)) = pixels.next()?;
+        let first = Difference {
+            first: (index % self.width, index / self.width),
+            values: [*one, *other],
+            count: 1,
+            most: by(one, other),
+        };
+        Some(pixels.fold(first, |sum, (_, (a, b))| Difference {
+            count: sum.count + 1,
+            most: sum.most.max(by(a, b)),
+            ..sum
+        }))
     }
 }
 
@@ -160,5 +193,21 @@ mod tests {
 
         assert!(picture(2, &[1, 2, 3, 4]).is_within(&whole));
         assert!(!picture(2, &[2, 1, 3, 4]).is_within(&whole));
+    }
+
+    #[test]
+    fn every_pixel_that_differs_is_counted() {
+        let (one, other) = (picture(2, &[1, 2, 3, 4]), picture(2, &[1, 2, 5, 14]));
+
+        let difference = one.difference(&other);
+
+        let expected = Difference {
+            first: (0, 1),
+            values: [[3; 3], [5; 3]],
+            count: 2,
+            most: 10,
+        };
+        assert_eq!(difference, Some(expected));
+        assert_eq!(one.difference(&one), None);
     }
 }

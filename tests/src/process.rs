@@ -116,6 +116,24 @@ pub fn cpu_beside_guest(pid: u32) -> io::Result<Duration> {
     Ok(Duration::from_millis(10 * ticks))
 }
 
+/// What the children that were waited for have taken of the processors, each from its start to its end.
+///
+/// # Errors
+/// The system's.
+pub fn cpu_of_children() -> io::Result<Duration> {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: the place is of the size that the call fills.
+    if unsafe { libc::getrusage(libc::RUSAGE_CHILDREN, usage.as_mut_ptr()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: all zeros is a value of it, and the call has filled it.
+    let usage = unsafe { usage.assume_init() };
+    let time = |time: libc::timeval| {
+        Duration::from_secs(time.tv_sec as u64) + Duration::from_micros(time.tv_usec as u64)
+    };
+    Ok(time(usage.ru_utime) + time(usage.ru_stime))
+}
+
 /// KiB of a process that are resident.
 ///
 /// # Errors

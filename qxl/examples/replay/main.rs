@@ -7,7 +7,8 @@
 //!
 //! Recordings are the reference server's (`SPICE_WORKER_RECORD_FILENAME`), as text or compressed
 //! with zstd. With `--delay 10ms` there is that much time between two commands. The program ends
-//! once every client has everything, and prints what it took.
+//! once every client has everything, which is when nothing was sent for `--quiet 300ms`, or has left,
+//! and prints what it took.
 
 mod command;
 mod guest;
@@ -25,8 +26,8 @@ use command::{CommandError, Transcript};
 use guest::Guest;
 use recording::{EventKind, Recording, RecordingError};
 
-const USAGE: &str =
-    "replay FILE.rec[.zst] [--listen ADDRESS] [--delay 10ms] [--wait-client] [--save FILE.ppm]";
+const USAGE: &str = "replay FILE.rec[.zst] [--listen ADDRESS] [--delay 10ms] [--wait-client] \
+                     [--quiet 300ms] [--save FILE.ppm]";
 
 /// What a zstd file begins with.
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
@@ -38,14 +39,17 @@ const DESTROY_SURFACES: [u32; 2] = [19, 28];
 const CREATE_PRIMARY: [u32; 2] = [20, 29];
 const DESTROY_PRIMARY: [u32; 2] = [21, 30];
 
-/// How long clients must be quiet to have everything.
+/// How long clients must be quiet to have everything, if nothing else is asked for.
 const QUIET: Duration = Duration::from_millis(300);
+/// How long clients have to take the farewell.
+const FAREWELL: Duration = Duration::from_millis(300);
 const POLL: Duration = Duration::from_millis(10);
 
 struct Options {
     file: PathBuf,
     listen: ListenAddress,
     delay: Duration,
+    quiet: Duration,
     wait_client: bool,
     save: Option<PathBuf>,
 }
@@ -54,12 +58,14 @@ impl Options {
     fn parse(mut words: impl Iterator<Item = String>) -> Result<Self, Box<dyn Error>> {
         let mut file = None;
         let mut listen = "127.0.0.1:5900".parse()?;
-        let (mut delay, mut wait_client, mut save) = (Duration::ZERO, false, None);
+        let (mut delay, mut quiet) = (Duration::ZERO, QUIET);
+        let (mut wait_client, mut save) = (false, None);
         while let Some(word) = words.next() {
             let mut value = || words.next().ok_or(format!("{word} needs a value"));
             match word.as_str() {
                 "--listen" => listen = value()?.parse()?,
-                "--delay" => delay = parse_delay(&value()?)?,
+                "--delay" => delay = parse_time(&value()?)?,
+                "--quiet" => quiet = parse_time(&value()?)?,
                 "--wait-client" => wait_client = true,
                 "--save" => save = Some(value()?.into()),
                 _ if word.starts_with("--") => {
@@ -72,20 +78,20 @@ impl Options {
             file: file.ok_or(format!("which recording?\nusage: {USAGE}"))?,
             listen,
             delay,
+            quiet,
             wait_client,
             save,
         })
     }
 }
 
-fn parse_delay(text: &str) -> Result<Duration, Box<dyn Error>> {
-    let wrong = || format!("--delay {text}: give it as 10ms or 500us");
-    let (number, unit) = match text.strip_suffix("ms") {
-        Some(number) => (number, 1000),
-        None => (text.strip_suffix("us").ok_or_else(wrong)?, 1),
-    };
-    let number: u64 = number.parse().map_err(|_| wrong())?;
-    Ok(Duration::from_micros(number.saturating_mul(unit)))
+fn parse_time(text: &str) -> Result<Duration, Box<dyn Error>> {
+    let units = [("us", 1), ("ms", 1000), ("s", 1_000_000)];
+    let time = units.iter().find_map(|(unit, micros)| {
+        let number: u64 = text.strip_suffix(unit)?.parse().ok()?;
+        Some(Duration::from_micros(number.saturating_mul(*micros)))
+    });
+    time.ok_or_else(|| format!("{text} is no time: give it as 10ms, 500us or 2s").into())
 }
 
 fn open(path: &Path) -> Result<Box<dyn BufRead>, Box<dyn Error>> {
@@ -192,20 +198,20 @@ fn play(options: &Options, guest: &mut Guest, server: &Server) -> Result<(), Box
             Err(error) => return Err(format!("{}: {error}", options.file.display()).into()),
         }
     }
-    let played = start.elapsed();
+    println!("{commands} commands in {:.2?}", start.elapsed());
     if let Some(path) = &options.save {
         save(guest, path)?;
     }
     let mut bytes = sent(server);
     let mut last = Instant::now();
-    while last.elapsed() < QUIET && has_display(server) {
+    while last.elapsed() < options.quiet && has_display(server) {
         std::thread::sleep(POLL);
         let now = sent(server);
         if std::mem::replace(&mut bytes, now) != now {
             last = Instant::now();
         }
     }
-    println!("{commands} commands in {played:.2?}, {bytes} bytes to clients");
+    println!("{bytes} bytes to clients");
     Ok(())
 }
 
@@ -232,7 +238,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     server.shutdown();
     runtime.block_on(async {
         // Whoever does not take the farewell goes without.
-        let _ = tokio::time::timeout(QUIET, server.closed()).await;
+        let _ = tokio::time::timeout(FAREWELL, server.closed()).await;
         serving.await
     })??;
     Ok(())

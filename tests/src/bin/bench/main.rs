@@ -3,6 +3,7 @@
 //! A section is a module with a function that prints its table. Without arguments all of them run,
 //! else those that are named.
 
+mod replay;
 mod startup;
 mod ticks;
 mod viewing;
@@ -25,6 +26,11 @@ const SECTIONS: &[Section] = &[
         "ticks",
         "timer ticks of a guest that is held up half of the time",
         ticks::bench,
+    ),
+    (
+        "replay",
+        "recorded desktops through this server and the reference (RECORDINGS=folder)",
+        replay::bench,
     ),
 ];
 

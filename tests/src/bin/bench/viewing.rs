@@ -94,7 +94,7 @@ fn compare(
 }
 
 /// A port that is free in this namespace, and surely in a new one.
-fn free_port() -> io::Result<u16> {
+pub fn free_port() -> io::Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     Ok(listener.local_addr()?.port())
 }
