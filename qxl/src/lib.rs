@@ -12,6 +12,7 @@
 //! | `command` | commands as the guest wrote them, checked and copied into types of our own |
 //! | `canvas` | pixels, and drawing on them |
 //! | `vga` | the VGA and Bochs VBE registers, their memory, and the pictures they make |
+//! | `recorder` | writes down what a guest draws, to be given to a server again |
 //! | `text` | the cells of a text screen as text |
 
 mod canvas;
@@ -19,6 +20,7 @@ mod command;
 mod config;
 mod device;
 mod memory;
+mod recorder;
 #[cfg(test)]
 mod testing;
 mod text;

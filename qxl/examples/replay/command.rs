@@ -143,27 +143,37 @@ impl<R: BufRead> Transcript<'_, R> {
         Ok(self.recording.numbers("point")?)
     }
 
-    /// A chain of chunks: its first is returned, to be placed behind what refers to it.
-    fn chunks(&mut self) -> Result<Vec<u8>> {
+    /// A structure that ends with the first of a chain of chunks; its address.
+    fn chunks(&mut self, head: Packed) -> Result<u64> {
         let [more, _size] = self.recording.numbers("data_chunks")?;
-        let mut blobs = Vec::new();
-        for _ in 0..=more.min(MAX_CHUNKS) {
-            blobs.push(self.recording.blob()?);
+        self.chain(head, more)
+    }
+
+    /// The same, when it is known how many more chunks there are.
+    fn chain(&mut self, head: Packed, more: i128) -> Result<u64> {
+        let (structure, mut last) = self.chunk(head)?;
+        for _ in 0..more.min(MAX_CHUNKS) {
+            let (chunk, next) = self.chunk(Packed::default())?;
+            self.guest.write(last, &chunk.to_le_bytes());
+            last = next;
         }
-        let mut next = 0_u64;
-        let mut chunk = Vec::new();
-        for (at, blob) in blobs.iter().enumerate().rev() {
-            chunk = Packed::default()
-                .u32(blob.len() as u32)
-                .u64(0)
-                .u64(next)
-                .bytes(blob)
-                .0;
-            if at > 0 {
-                next = self.guest.put(&chunk)?;
-            }
-        }
-        Ok(chunk)
+        Ok(structure)
+    }
+
+    /// A chunk behind `head`; where both are, and where the address of the chunk after it belongs.
+    fn chunk(&mut self, head: Packed) -> Result<(u64, u64)> {
+        let len = self.recording.blob_len()?;
+        let next = head.0.len() as u64 + 12;
+        let head = head.u32(len as u32).u64(0).u64(0).0;
+        let address = self.guest.reserve(head.len() + len)?;
+        self.guest.write(address, &head);
+        let mut to = address + head.len() as u64;
+        let guest = &*self.guest;
+        self.recording.blob_bytes(len, |piece| {
+            guest.write(to, piece);
+            to += piece.len() as u64;
+        })?;
+        Ok((address, address + next))
     }
 
     /// An image's address; 0 if there is none.
@@ -182,9 +192,10 @@ impl<R: BufRead> Transcript<'_, R> {
         let image = match kind {
             IMAGE_BITMAP => self.bitmap(image)?,
             IMAGE_SURFACE => image.u32(self.recording.number("surface_image.surface_id")?),
-            IMAGE_QUIC => image
-                .u32(self.recording.number("quic.data_size")?)
-                .bytes(&self.chunks()?),
+            IMAGE_QUIC => {
+                let image = image.u32(self.recording.number("quic.data_size")?);
+                return self.chunks(image);
+            }
             other => {
                 let number = other.into();
                 return Err(CommandError::Unknown {
@@ -213,8 +224,7 @@ impl<R: BufRead> Transcript<'_, R> {
             let pixels = self.recording.blob()?;
             self.guest.put(&pixels)?
         } else {
-            let first = self.chunks()?;
-            self.guest.put(&first)?
+            self.chunks(Packed::default())?
         };
         Ok(image.u64(palette).u64(data))
     }
@@ -272,8 +282,7 @@ impl<R: BufRead> Transcript<'_, R> {
         let clip = match clip_kind {
             CLIP_RECTS => {
                 let count = self.recording.number("num_rects")?;
-                let rects = Packed::default().u32(count).bytes(&self.chunks()?);
-                self.guest.put(&rects.0)?
+                self.chunks(Packed::default().u32(count))?
             }
             _ => 0,
         };
@@ -393,10 +402,8 @@ impl<R: BufRead> Transcript<'_, R> {
     }
 
     fn stroke(&mut self, body: Packed) -> Result<Packed> {
-        let chunk = self.chunks()?;
-        // A path's size comes before its chunks; nobody reads it.
-        let path = Packed::default().u32(0).bytes(&chunk);
-        let path = self.guest.put(&path.0)?;
+        let [more, size] = self.recording.numbers("data_chunks")?;
+        let path = self.chain(Packed::default().u32(size), more)?;
         let flags = self.u8("attr.flags")?;
         let (segments, style) = if flags & STYLED != 0 {
             let segments = self.recording.number("attr.style_nseg")?;
@@ -420,9 +427,8 @@ impl<R: BufRead> Transcript<'_, R> {
         let string = Packed::default()
             .u32(self.recording.number("data_size")?)
             .u16(self.recording.number("length")?)
-            .u16(self.recording.number("flags")?)
-            .bytes(&self.chunks()?);
-        Ok(body.u64(self.guest.put(&string.0)?))
+            .u16(self.recording.number("flags")?);
+        Ok(body.u64(self.chunks(string)?))
     }
 
     fn composite(&mut self, body: Packed) -> Result<Packed> {
@@ -508,8 +514,7 @@ impl<R: BufRead> Transcript<'_, R> {
             .u16(self.recording.number("header.height")?)
             .u16(self.recording.number("header.hot_spot_x")?)
             .u16(self.recording.number("header.hot_spot_y")?)
-            .u32(self.recording.number("data_size")?)
-            .bytes(&self.chunks()?);
-        Ok(self.guest.put(&cursor.0)?)
+            .u32(self.recording.number("data_size")?);
+        self.chunks(cursor)
     }
 }

@@ -27,6 +27,8 @@ const MEM_SLOT: u64 = 0x149c;
 const CREATE_SURFACE: u64 = 0x14ac;
 /// Entries of the command and the cursor ring.
 const RING_LEN: u32 = 32;
+/// The memory slot of BAR 0, in an address's top byte.
+const RAM_SLOT: u64 = 1 << 56;
 /// `QXL_CMD_CURSOR`.
 const CURSOR: u32 = 3;
 
@@ -114,18 +116,32 @@ impl Guest {
         u32::from_le_bytes(bytes)
     }
 
+    /// Finds room for a structure, until the next command is done; its `QXLPHYSICAL`.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn reserve(&mut self, len: usize) -> Result<u64, OutOfMemory> {
+        let end = self.next + (len as u64).next_multiple_of(16);
+        if end > RAM - HEADER_LEN {
+            return Err(OutOfMemory(len));
+        }
+        let address = RAM_SLOT | self.next;
+        self.next = end;
+        Ok(address)
+    }
+
+    /// Writes at an address that [`reserve`](Self::reserve) gave, or after it.
+    pub fn write(&self, address: u64, bytes: &[u8]) {
+        self.qxl.bar_write(BAR_RAM, address & !RAM_SLOT, bytes);
+    }
+
     /// Puts bytes somewhere, until the next command is done; their `QXLPHYSICAL`.
     ///
     /// # Errors
     /// There is no room.
     pub fn put(&mut self, bytes: &[u8]) -> Result<u64, OutOfMemory> {
-        let end = self.next + (bytes.len() as u64).next_multiple_of(16);
-        if end > RAM - HEADER_LEN {
-            return Err(OutOfMemory(bytes.len()));
-        }
-        let address = 1 << 56 | self.next;
-        self.qxl.bar_write(BAR_RAM, self.next, bytes);
-        self.next = end;
+        let address = self.reserve(bytes.len())?;
+        self.write(address, bytes);
         Ok(address)
     }
 
@@ -170,7 +186,7 @@ impl Guest {
         self.destroy_primary();
         self.qxl.bar_write(BAR_RAM, 0, pixels);
         let mut surface: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-        surface.extend((1_u64 << 56).to_le_bytes());
+        surface.extend(RAM_SLOT.to_le_bytes());
         self.write_header(CREATE_SURFACE, &surface);
         self.out(PORT_CREATE_PRIMARY, 0);
         self.has_primary = true;

@@ -154,6 +154,17 @@ impl<R: BufRead> Recording<R> {
     /// # Errors
     /// No blob is there, or it is larger than anything sensible.
     pub fn blob(&mut self) -> Result<Vec<u8>, RecordingError> {
+        let len = self.blob_len()?;
+        let mut bytes = Vec::with_capacity(len);
+        self.blob_bytes(len, |piece| bytes.extend(piece))?;
+        Ok(bytes)
+    }
+
+    /// Bytes of the blob that comes next; [`blob_bytes`](Self::blob_bytes) has to be called with that.
+    ///
+    /// # Errors
+    /// No blob is there, or it is larger than anything sensible.
+    pub fn blob_len(&mut self) -> Result<usize, RecordingError> {
         let at = self.at;
         let mut head = Vec::new();
         let read = (&mut self.input)
@@ -168,22 +179,39 @@ impl<R: BufRead> Recording<R> {
             ["binary", "0", _, size] => size.parse().ok().filter(|&size| size <= MAX_BLOB),
             _ => None,
         };
-        let size: usize = size.ok_or_else(|| RecordingError::Unexpected {
+        size.ok_or_else(|| RecordingError::Unexpected {
             at,
             found: text,
             expected: format!("\"binary 0 NAME SIZE:\" with at most {MAX_BLOB} bytes"),
-        })?;
-        let mut bytes = vec![0; size];
-        let mut end = [0];
-        for part in [&mut bytes[..], &mut end] {
-            self.input
-                .read_exact(part)
-                .map_err(|error| match error.kind() {
-                    io::ErrorKind::UnexpectedEof => RecordingError::CutShort,
-                    _ => error.into(),
-                })?;
+        })
+    }
+
+    /// Gives `take` the bytes of a blob piece by piece, as they are read: blobs are most of a recording.
+    ///
+    /// # Errors
+    /// It ends before.
+    pub fn blob_bytes(
+        &mut self,
+        len: usize,
+        mut take: impl FnMut(&[u8]),
+    ) -> Result<(), RecordingError> {
+        let mut left = len;
+        // The line end behind it is nobody's.
+        loop {
+            let piece = self.input.fill_buf()?;
+            if piece.is_empty() {
+                return Err(RecordingError::CutShort);
+            }
+            let count = piece.len().min(left);
+            if count == 0 {
+                self.input.consume(1);
+                break;
+            }
+            take(&piece[..count]);
+            self.input.consume(count);
+            left -= count;
         }
-        self.at += size as u64 + 1;
-        Ok(bytes)
+        self.at += len as u64 + 1;
+        Ok(())
     }
 }

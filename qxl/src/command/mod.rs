@@ -97,7 +97,7 @@ pub(crate) enum CommandError {
 }
 
 impl CommandError {
-    const fn unknown(what: &'static str, value: u32) -> Self {
+    pub(crate) const fn unknown(what: &'static str, value: u32) -> Self {
         Self::Unknown { what, value }
     }
 

@@ -36,6 +36,18 @@ impl SurfaceFormat {
         })
     }
 
+    /// By `SpiceSurfaceFmt`.
+    pub(crate) const fn number(self) -> u32 {
+        match self {
+            Self::A1 => 1,
+            Self::A8 => 8,
+            Self::Rgb555 => 16,
+            Self::Rgb565 => 80,
+            Self::Xrgb => 32,
+            Self::Argb => 96,
+        }
+    }
+
     const fn bits(self) -> u64 {
         match self {
             Self::A1 => 1,

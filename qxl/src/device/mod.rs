@@ -40,6 +40,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::config::{QxlConfig, QxlError};
 use crate::memory::Memory;
+use crate::recorder::Recorder;
 use crate::vga::{Vga, View};
 use interrupts::Interrupts;
 use ports::Request;
@@ -82,6 +83,8 @@ struct Core {
     releases: Releases,
     /// What the VGA picture was drawn from.
     view: View,
+    /// Writes down what is drawn, if somebody wants to have it.
+    recorder: Option<Recorder>,
     /// What has been logged already: each kind of thing once.
     logged: std::collections::BTreeSet<&'static str>,
 }
@@ -116,6 +119,8 @@ pub struct Qxl {
     mode: AtomicU8,
     /// The guest did something impossible: only a reset helps.
     guest_bug: AtomicBool,
+    /// How often it did.
+    bugs: AtomicU64,
     screen: RwLock<Screen>,
     cursor: Mutex<CursorState>,
     news: News,
@@ -160,11 +165,13 @@ impl Qxl {
                 surfaces: Surfaces::new(&config),
                 releases: Releases::default(),
                 view: View::default(),
+                recorder: None,
                 logged: std::collections::BTreeSet::new(),
             }),
             pending: Mutex::new(None),
             mode: AtomicU8::new(Mode::Vga as u8),
             guest_bug: AtomicBool::new(false),
+            bugs: AtomicU64::new(0),
             screen: RwLock::new(Screen::default()),
             cursor: Mutex::default(),
             news: News::default(),
@@ -205,6 +212,18 @@ impl Qxl {
         all.into_iter().chain(vram64).map(region).collect()
     }
 
+    /// Writes to `out` what the guest draws by commands from now on, in the format of the reference
+    /// server's recordings. The thread that draws writes it, so `out` had better not wait for anything
+    /// but a disk. Once it fails the recording ends, with a line in the log.
+    ///
+    /// # Errors
+    /// What `out` says to the first line.
+    pub fn record(&self, out: Box<dyn std::io::Write + Send>) -> std::io::Result<()> {
+        let recorder = Recorder::new(out, self.clock.clone())?;
+        self.core.lock().recorder = Some(recorder);
+        Ok(())
+    }
+
     fn mode(&self) -> Mode {
         match self.mode.load(Ordering::SeqCst) {
             0 => Mode::Vga,
@@ -221,7 +240,13 @@ impl Qxl {
 
     /// The guest did something impossible: tell it, and listen to nothing but a reset.
     fn guest_bug(&self, what: &dyn std::fmt::Display) {
-        tracing::warn!("the guest's QXL driver is wrong: {what}; waiting for its reset");
+        // One that does so on purpose is not to fill the log.
+        let times = self.bugs.fetch_add(1, Ordering::SeqCst) + 1;
+        if times.is_power_of_two() {
+            tracing::warn!(
+                "the guest's QXL driver is wrong: {what}; waiting for its reset (bug {times})"
+            );
+        }
         self.guest_bug.store(true, Ordering::SeqCst);
         self.interrupts.raise(&self.ram, interrupts::ERROR);
     }
@@ -237,6 +262,9 @@ impl Qxl {
         core.releases = Releases::default();
         core.logged.clear();
         self.interrupts.update(&self.ram);
+        if self.mode() == Mode::Native {
+            core.note(|recorder, _| recorder.destroy_primary());
+        }
         if self.mode() != Mode::Vga {
             self.set_mode(core, Mode::Vga);
             self.set_cursor(CursorState::default());
@@ -266,6 +294,17 @@ impl Qxl {
 }
 
 impl Core {
+    /// Has the recorder write something, if there is one.
+    fn note(&mut self, write: impl FnOnce(&mut Recorder, &Slots) -> std::io::Result<()>) {
+        let Some(recorder) = self.recorder.as_mut() else {
+            return;
+        };
+        if let Err(error) = write(recorder, &self.slots) {
+            tracing::warn!("the recording of the display ends here: {error}");
+            self.recorder = None;
+        }
+    }
+
     /// Logs a thing that a guest may do ever so often, once.
     fn log_once(&mut self, what: &'static str, message: &dyn std::fmt::Display) {
         if self.logged.insert(what) {

@@ -130,6 +130,7 @@ impl Qxl {
             self.guest_bug(&error);
             return;
         }
+        core.note(|recorder, slots| recorder.command(slots, kind, address));
         let result = match (kind, ring) {
             (CommandKind::Draw, Ring::Commands) => self.draw(core, address),
             (CommandKind::Surface, Ring::Commands) => self.surface(core, address),

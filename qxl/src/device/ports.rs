@@ -271,10 +271,7 @@ impl Qxl {
             Request::CreatePrimary(shape) => self.create_primary(core, *shape)?,
             Request::DestroyPrimary => {
                 self.drain(core);
-                if self.mode() == Mode::Native {
-                    self.set_mode(core, Mode::Undefined);
-                    self.set_cursor(CursorState::default());
-                }
+                self.destroy_primary(core);
             }
             Request::DestroySurface(id) => {
                 if *id >= self.config.surfaces {
@@ -286,10 +283,7 @@ impl Qxl {
             Request::DestroyAllSurfaces => {
                 self.drain(core);
                 core.surfaces.clear();
-                if self.mode() == Mode::Native {
-                    self.set_mode(core, Mode::Undefined);
-                    self.set_cursor(CursorState::default());
-                }
+                self.destroy_primary(core);
             }
             Request::UpdateArea { surface, area } => {
                 self.drain(core);
@@ -311,6 +305,14 @@ impl Qxl {
         Ok(())
     }
 
+    fn destroy_primary(&self, core: &mut Core) {
+        if self.mode() == Mode::Native {
+            core.note(|recorder, _| recorder.destroy_primary());
+            self.set_mode(core, Mode::Undefined);
+            self.set_cursor(CursorState::default());
+        }
+    }
+
     fn create_primary(&self, core: &mut Core, shape: SurfaceShape) -> Result<(), PortError> {
         let (len, most) = (shape.len(), self.config.vgamem);
         if len > most {
@@ -320,12 +322,14 @@ impl Qxl {
         let place = place.map_err(CommandError::from)?;
         if self.mode() == Mode::Native {
             tracing::debug!("the guest replaces its primary surface without destroying it first");
+            core.note(|recorder, _| recorder.destroy_primary());
         }
         let mut canvas = Canvas::new(shape.size());
         if shape.keep {
             shape.load(&place, &mut canvas);
         }
         canvas.damage(canvas.area());
+        core.note(|recorder, _| recorder.create_primary(&shape, &place));
         self.set_mode(core, Mode::Native);
         self.screen.write().replace(canvas, Some(shape));
         self.news.layout();

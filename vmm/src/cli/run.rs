@@ -45,6 +45,10 @@ pub(super) struct Options {
     /// and in events.
     #[arg(long, value_name = "TIME", hide = true)]
     longer_pauses: Option<Span>,
+    /// For measurements: write what the guest's QXL driver draws here, in the format of the reference
+    /// server's recordings.
+    #[arg(long, value_name = "FILE.rec", hide = true)]
+    record_display: Option<PathBuf>,
     /// Write a PNG of the screen here when the machine ends.
     #[arg(long, value_name = "FILE.png")]
     screenshot_on_exit: Option<PathBuf>,
@@ -70,6 +74,7 @@ impl Options {
                 expect: self.expect_serial,
                 fail: self.fail_serial,
             },
+            record_display: self.record_display,
             screenshot_on_exit: self.screenshot_on_exit,
             vv: self.vv,
             serial_file: self.serial_file,

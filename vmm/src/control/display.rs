@@ -1,6 +1,7 @@
 //! What the machine shows: pictures of it, the server for it, and how to connect to that.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -456,4 +457,18 @@ impl SessionObserver for Sessions {
             _ => {}
         }
     }
+}
+/// Has the guest's drawing written to a file.
+///
+/// # Errors
+/// There is no display, or the file can't be written.
+pub(super) fn record(path: &Path, qxl: Option<&Arc<Qxl>>) -> Result<(), Failure> {
+    let option = format!("--record-display {}", path.display());
+    let Some(qxl) = qxl else {
+        let failure = Failure::new(Exit::Usage, format!("{option}: the machine has no display"));
+        return Err(failure.hint("add \"display\": { \"device\": \"qxl\" }"));
+    };
+    let file = File::create(path);
+    file.and_then(|file| qxl.record(Box::new(BufWriter::new(file))))
+        .map_err(|error| Failure::of(Exit::Resource, &error).context(option))
 }

@@ -56,6 +56,8 @@ pub struct RunOptions {
     pub longer_pauses: Duration,
     /// What to look for in the serial output.
     pub watch: Watch,
+    /// Write what the guest's QXL driver draws here.
+    pub record_display: Option<PathBuf>,
     /// Write a picture of every head here when the machine ends.
     pub screenshot_on_exit: Option<PathBuf>,
     /// Write a connection file for viewers here.
@@ -107,6 +109,9 @@ pub fn run(spec: &MachineSpec, options: &RunOptions) -> Result<Exit, Failure> {
     let (machine, machine_sources) = Machine::build(spec, surroundings)?;
     sources.extend(machine_sources);
     machine.export(&metrics);
+    if let Some(path) = &options.record_display {
+        display::record(path, machine.qxl())?;
+    }
     input.connect(machine.serial());
 
     let addresses = listeners.viewer_addresses();
