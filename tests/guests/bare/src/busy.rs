@@ -165,7 +165,7 @@ fn set_keyboard() {
 
 /// Measures the processor's clock by the PIT's counter 0, for about 17 ms a few times. The least
 /// counts: a pause of the host may be longer than the counter's period, and then hides from it.
-fn ticks_of_a_second() -> u64 {
+pub fn ticks_of_a_second() -> u64 {
     const TIMES: usize = 8;
     (0..TIMES)
         .map(|_| measure_ticks())

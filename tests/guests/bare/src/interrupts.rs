@@ -6,6 +6,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use crate::cpu::{self, read, wait_until, write};
 use crate::ensure;
 use crate::failure::Outcome;
+use crate::hostile;
 use crate::start_info::StartInfo;
 
 const LAPIC: u64 = 0xfee0_0000;
@@ -100,6 +101,7 @@ fn pause(ticks: u64) {
 #[unsafe(no_mangle)]
 extern "C" fn ap_main(_start_info: u64, _cpu: u32) -> ! {
     AWAKE.fetch_add(1, Ordering::Release);
+    hostile::rewrite();
     loop {
         cpu::halt();
     }

@@ -10,6 +10,7 @@
 mod busy;
 mod cpu;
 mod failure;
+mod hostile;
 mod interrupts;
 mod memory;
 mod pci;
@@ -48,6 +49,7 @@ const TESTS: &[Test] = &[
     ("console", virtio::console::test),
     ("input", virtio::input::test),
     ("qxl", qxl::test),
+    ("hostile", hostile::test),
     ("busy", busy::run),
     ("ticks", timer::test_count),
     ("timer-abuse", timer::test_abuse),

@@ -17,7 +17,7 @@ const WIDTH: u32 = 640;
 const HEIGHT: u32 = 480;
 
 /// I/O ports, from BAR 3's start.
-mod port {
+pub mod port {
     pub const NOTIFY_CMD: u16 = 0;
     pub const UPDATE_AREA: u16 = 2;
     pub const NOTIFY_OOM: u16 = 4;
@@ -50,10 +50,15 @@ mod ram {
     pub const MONITORS_CONFIG: u64 = 0x14dc;
 }
 
-const INTERRUPT_IO_CMD: u32 = 4;
+/// Commands that a ring has room for.
+const RING_ITEMS: u32 = 32;
 
-const COMMAND_DRAW: u32 = 1;
-const COMMAND_CURSOR: u32 = 3;
+const INTERRUPT_IO_CMD: u32 = 4;
+const INTERRUPT_ERROR: u32 = 8;
+
+pub const COMMAND_DRAW: u32 = 1;
+pub const COMMAND_CURSOR: u32 = 3;
+pub const COMMAND_SURFACE: u32 = 5;
 const DRAW_FILL: u8 = 1;
 const DRAW_COPY: u8 = 3;
 const DRAW_COPY_BITS: u8 = 4;
@@ -148,7 +153,7 @@ impl Qxl {
     }
 
     /// What the device calls an address in BAR 0.
-    fn address(&self, at: u64) -> u64 {
+    pub fn address(&self, at: u64) -> u64 {
         self.slot << 56 | (at - self.memory)
     }
 
@@ -184,7 +189,7 @@ impl Qxl {
     }
 
     /// Zeroed memory in the command pages; it is never given back, the picture is small.
-    fn allocate(&mut self, size: u64) -> u64 {
+    pub fn allocate(&mut self, size: u64) -> u64 {
         let start = self.free;
         self.free += size.next_multiple_of(8);
         for at in (start..self.free).step_by(8) {
@@ -195,21 +200,68 @@ impl Qxl {
 
     /// Puts a command into one of the rings.
     fn push(&mut self, ring: u64, kind: u32, command: u64) -> Outcome {
+        let command = self.address(command);
+        let taken = wait_until(|| self.offer(ring, kind, command));
+        ensure!(taken, "the ring stays full");
+        Ok(())
+    }
+
+    /// Puts a command, by the device's address of it, into a ring; `false` if there is no room.
+    fn offer(&self, ring: u64, kind: u32, command: u64) -> bool {
         let ring = self.ram + ring;
         let items: u32 = read(ring);
-        let room = wait_until(|| read::<u32>(ring + 4).wrapping_sub(read(ring + 12)) < items);
-        ensure!(room, "the ring stays full");
         let produced: u32 = read(ring + 4);
+        if items != RING_ITEMS || produced.wrapping_sub(read(ring + 12)) >= items {
+            return false;
+        }
         let item = ring + 20 + 16 * u64::from(produced % items);
-        write(item, self.address(command));
+        write(item, command);
         write(item + 8, kind);
         fence(Ordering::SeqCst);
         let produced = produced.wrapping_add(1);
         write(ring + 4, produced);
         fence(Ordering::SeqCst);
         if read::<u32>(ring + 8) == produced {
-            out8(self.ports + port::NOTIFY_CMD, 0);
+            self.out(port::NOTIFY_CMD, 0);
         }
+        true
+    }
+
+    /// As [`Qxl::offer`], into the ring that is for this kind.
+    pub fn offer_any(&self, kind: u32, command: u64) -> bool {
+        let ring = match kind {
+            COMMAND_CURSOR => ram::CURSOR_RING,
+            _ => ram::CMD_RING,
+        };
+        self.offer(ring, kind, command)
+    }
+
+    /// Writes a port.
+    pub fn out(&self, port: u16, value: u8) {
+        out8(self.ports + port, value);
+    }
+
+    /// Where QXLRam is, and how large.
+    pub fn header(&self) -> (u64, u64) {
+        (self.ram, ram::MONITORS_CONFIG + 8)
+    }
+
+    /// Whether the device has found something impossible.
+    pub fn has_failed(&self) -> bool {
+        read::<u32>(self.ram + ram::INT_PENDING) & INTERRUPT_ERROR != 0
+    }
+
+    /// Takes everything that the device gave back, without a look at it.
+    pub fn forget_releases(&self) {
+        let ring = self.ram + ram::RELEASE_RING;
+        write(ring + 12, read::<u32>(ring + 4));
+    }
+
+    /// Fills the whole surface and looks whether the device did.
+    pub fn check(&mut self, colour: u32) -> Outcome {
+        self.fill(rect(0, 0, self.width, self.height), colour)?;
+        let found = self.pixel(self.width / 2, self.height / 2);
+        ensure!(found == colour, "a fill makes {found:#x} of {colour:#x}");
         Ok(())
     }
 
