@@ -1,5 +1,5 @@
-//! The QXL device under a driver of no good will: commands as a driver writes them, in which any
-//! pointer, length, count, clip or chunk may be another.
+//! The QXL device under a driver of no good will: commands of every kind as a driver writes them, in
+//! which any pointer, length, count, clip or chunk may be another, and ports, rings and slots as well.
 //!
 //! Checked: a command is taken off its ring whatever is in it, a sound fill is on the screen, memory
 //! is bounded, and after a reset the device draws as if nothing had been.
@@ -9,11 +9,11 @@
 use std::sync::Arc;
 
 use caraway_devices::pci::PciFunction;
-use caraway_devices::{FakeClock, FakeLine};
+use caraway_devices::{FakeClock, FakeLine, Lifecycle};
 use caraway_fuzz::Dice;
 use caraway_fuzz::memory::Gauge;
 use caraway_qxl::{Qxl, QxlConfig};
-use caraway_spice::{DisplaySource, Rect};
+use caraway_spice::{ClientCapabilities, DisplaySource, HeadRequest, Rect};
 use libfuzzer_sys::fuzz_target;
 
 #[global_allocator]
@@ -41,8 +41,10 @@ mod ram {
     pub const COMMANDS: u64 = 0x100c;
     pub const CURSORS: u64 = 0x1220;
     pub const RELEASES: u64 = 0x1434;
+    pub const UPDATE_AREA: u64 = 0x1488;
     pub const SLOT: u64 = 0x149c;
     pub const SURFACE: u64 = 0x14ac;
+    pub const MONITORS: u64 = 0x14dc;
 }
 
 /// I/O ports.
@@ -51,11 +53,63 @@ mod port {
     pub const RESET: u64 = 5;
     pub const MEMSLOT_ADD: u64 = 8;
     pub const CREATE_PRIMARY: u64 = 12;
+    /// There are no more.
+    pub const END: usize = 25;
 }
 
 const DRAW: u32 = 1;
 const CURSOR: u32 = 3;
 const SURFACE: u32 = 5;
+
+/// A part of a drawable's body (`qxl_dev.h`).
+#[derive(Clone, Copy)]
+enum Part {
+    Image,
+    /// One that may be absent.
+    Maybe,
+    Area,
+    Brush,
+    Mask,
+    Point,
+    Path,
+    Style,
+    Text,
+    Transform,
+    Rop,
+    /// So many bytes of anything, mostly small.
+    Bytes(usize),
+}
+
+use Part::{Area, Brush, Bytes, Image, Mask, Maybe, Path, Point, Rop, Style, Text, Transform};
+
+/// The bodies by draw type: nothing, fill, opaque, copy, copy bits, blend, blackness, whiteness,
+/// inversion, ternary, stroke, text, transparent, alpha blend, composite.
+const BODIES: [&[Part]; 15] = [
+    &[],
+    &[Brush, Rop, Mask],
+    &[Image, Area, Brush, Rop, Bytes(1), Mask],
+    &[Image, Area, Rop, Bytes(1), Mask],
+    &[Point],
+    &[Image, Area, Rop, Bytes(1), Mask],
+    &[Mask],
+    &[Mask],
+    &[Mask],
+    &[Image, Area, Brush, Bytes(1), Bytes(1), Mask],
+    &[Path, Style, Brush, Bytes(2), Bytes(2)],
+    &[Text, Area, Brush, Brush, Rop, Rop],
+    &[Image, Area, Bytes(4), Bytes(4)],
+    &[Bytes(2), Bytes(1), Image, Area],
+    &[
+        Bytes(2),
+        Bytes(2),
+        Image,
+        Transform,
+        Maybe,
+        Transform,
+        Point,
+        Point,
+    ],
+];
 
 fuzz_target!(|bytes: &[u8]| {
     let peak = GAUGE.peak_of(|| drive(Dice::new(bytes)));
@@ -97,8 +151,19 @@ impl Heap {
         })
     }
 
-    /// A bitmap of this size.
+    /// An image of this size, or of a surface's.
     fn image(&mut self, dice: &mut Dice<'_>, width: u32, height: u32) -> u64 {
+        if dice.rarely() {
+            let mut image = vec![0; 8];
+            image.extend([104, 0]);
+            image.extend(le(&[width, height, dice.up_to(3) as u32]));
+            return self.put(&image);
+        }
+        self.bitmap(dice, width, height)
+    }
+
+    /// A bitmap of this size.
+    fn bitmap(&mut self, dice: &mut Dice<'_>, width: u32, height: u32) -> u64 {
         // `SPICE_BITMAP_FMT_*` and bits a pixel.
         let (format, bits) = dice.pick(&[
             (8u8, 32u32),
@@ -106,8 +171,11 @@ impl Heap {
             (7, 24),
             (6, 16),
             (5, 8),
+            (10, 8),
             (3, 4),
+            (4, 4),
             (1, 1),
+            (2, 1),
         ]);
         let stride = (width * bits).div_ceil(8).next_multiple_of(4);
         let data = [dice.byte()].repeat((stride * height) as usize);
@@ -144,7 +212,11 @@ impl Heap {
             0
         };
         let mut drawable = vec![0; 8];
-        drawable.extend(le(&[if dice.rarely() { 1 } else { 0 }]));
+        drawable.extend(le(&[if dice.rarely() {
+            1 + dice.up_to(2) as u32
+        } else {
+            0
+        }]));
         drawable.extend([1, kind, 0]);
         drawable.extend([0; 16]);
         drawable.extend(le(&area));
@@ -158,47 +230,139 @@ impl Heap {
         self.put(&drawable)
     }
 
+    /// A chunk of `data` behind a head.
+    fn inline(&mut self, head: &[u8], data: &[u8]) -> u64 {
+        let chunk = le(&[data.len() as u32, 0, 0, 0, 0]);
+        self.put(&[head, &chunk, data].concat())
+    }
+
+    /// The body of a drawable of this type, for images of this size.
+    fn body(&mut self, dice: &mut Dice<'_>, kind: usize, (width, height): (u32, u32)) -> Vec<u8> {
+        let mut body = Vec::new();
+        for part in BODIES[kind] {
+            match *part {
+                Image => body.extend(self.image(dice, width, height).to_le_bytes()),
+                Maybe => {
+                    let image = dice.flip().then(|| self.image(dice, width, height));
+                    body.extend(image.unwrap_or(0).to_le_bytes());
+                }
+                Area => body.extend(le(&[0, 0, height, width])),
+                Brush if dice.flip() => {
+                    let image = self.image(dice, width, height);
+                    body.extend(le(&[2]));
+                    body.extend(image.to_le_bytes());
+                    body.extend(le(&[dice.field() as u32, dice.field() as u32]));
+                }
+                Brush => body.extend(le(&[1, dice.number() as u32, 0, 0, 0])),
+                Mask => {
+                    let image = dice.rarely().then(|| self.bitmap(dice, width, height));
+                    body.push(dice.byte() & 1);
+                    body.extend(le(&[dice.field() as u32, dice.field() as u32]));
+                    body.extend(image.unwrap_or(0).to_le_bytes());
+                }
+                Point => body.extend(le(&[dice.up_to(30) as u32, dice.up_to(20) as u32])),
+                Path => {
+                    // Segments of points in 28.4 fixed point.
+                    let mut path = Vec::new();
+                    for _ in 0..=dice.up_to(2) {
+                        let count = dice.up_to(6);
+                        path.extend(le(&[u32::from(dice.byte() & 31), count as u32]));
+                        path.extend((0..2 * count).flat_map(|_| le(&[fixed(dice)])));
+                    }
+                    let path = self.inline(&le(&[path.len() as u32]), &path);
+                    body.extend(path.to_le_bytes());
+                }
+                Style => {
+                    let count = dice.up_to(4) as u8;
+                    let style: Vec<u32> = (0..count).map(|_| fixed(dice)).collect();
+                    let style = self.put(&le(&style));
+                    body.extend([dice.byte() & 12, 0, 0, count]);
+                    body.extend(le(&[fixed(dice), dice.field() as u32]));
+                    body.extend(style.to_le_bytes());
+                }
+                Text => {
+                    let bits = dice.pick(&[1, 4, 8]);
+                    let count = dice.up_to(4);
+                    let mut glyphs = Vec::new();
+                    for _ in 0..count {
+                        let (columns, rows) = (dice.up_to(12), dice.up_to(12));
+                        glyphs.extend(le(&[dice.up_to(40) as u32, dice.up_to(40) as u32]));
+                        glyphs.extend(le(&[0, dice.field() as u32]));
+                        glyphs.extend((columns as u16).to_le_bytes());
+                        glyphs.extend((rows as u16).to_le_bytes());
+                        let size = (columns * bits).div_ceil(8) * rows;
+                        glyphs.resize(glyphs.len() + size, dice.byte());
+                    }
+                    let mut head = le(&[glyphs.len() as u32]);
+                    head.extend((count as u16).to_le_bytes());
+                    head.extend([if bits == 8 { 4 } else { bits as u8 / 4 + 1 }, 0]);
+                    let text = self.inline(&head, &glyphs);
+                    body.extend(text.to_le_bytes());
+                }
+                Transform => {
+                    let matrix = dice.rarely().then(|| {
+                        let matrix: Vec<u32> =
+                            (0..9).map(|_| (dice.field() as u32) << 12).collect();
+                        self.put(&le(&matrix))
+                    });
+                    body.extend(matrix.unwrap_or(0).to_le_bytes());
+                }
+                Rop => body.extend([
+                    dice.pick(&[8, 0x10, 0x20, 0x40, 0x41, 0x80]),
+                    dice.byte() & 7,
+                ]),
+                Bytes(count) => body.extend(&dice.field().to_le_bytes()[..count]),
+            }
+        }
+        body
+    }
+
     /// Some command: its kind and its address.
     fn command(&mut self, dice: &mut Dice<'_>) -> (u32, u64) {
         let (width, height) = (1 + dice.up_to(40) as u32, 1 + dice.up_to(30) as u32);
         let (left, top) = (dice.up_to(20) as u32, dice.up_to(20) as u32);
         // Top, left, bottom, right.
         let area = [top, left, top + height, left + width];
-        match dice.up_to(4) {
-            0 => (DRAW, {
-                let colour = fill(dice.number() as u32);
-                self.drawable(dice, 1, area, &colour)
-            }),
-            1 => {
-                let image = self.image(dice, width, height);
-                let mut body = image.to_le_bytes().to_vec();
-                body.extend(le(&[0, 0, height, width]));
-                body.extend([8, 0, 0]);
-                (DRAW, self.drawable(dice, 3, area, &body))
+        match dice.up_to(BODIES.len() + 1) {
+            kind if kind < BODIES.len() => {
+                let body = self.body(dice, kind, (width, height));
+                (DRAW, self.drawable(dice, kind as u8, area, &body))
             }
-            2 => {
-                let from = le(&[dice.up_to(30) as u32, dice.up_to(20) as u32]);
-                (DRAW, self.drawable(dice, 4, area, &from))
-            }
-            3 => {
-                // A new surface in BAR 1.
+            15 => {
+                // A surface in BAR 1 comes or goes.
                 let mut surface = vec![0; 8];
-                surface.extend(le(&[1]));
+                surface.extend(le(&[1 + dice.up_to(2) as u32]));
                 surface.push(u8::from(dice.rarely()));
-                surface.extend(le(&[0, 32, width, height, width * 4]));
+                let (format, bytes) =
+                    dice.pick(&[(32, 4), (96, 4), (16, 2), (80, 2), (8, 1), (1, 1)]);
+                let stride = (width * bytes).next_multiple_of(4);
+                surface.extend(le(&[
+                    u32::from(dice.byte() & 1),
+                    format,
+                    width,
+                    height,
+                    stride,
+                ]));
                 surface.extend((2u64 << 56).to_le_bytes());
                 (SURFACE, self.put(&surface))
             }
             _ => {
-                let mut shape = 1u64.to_le_bytes().to_vec();
-                for side in [0u16, 16, 16, 0, 0] {
-                    shape.extend(side.to_le_bytes());
+                let side = dice.pick(&[16u16, 9, 1, 33]);
+                let mut head = 1u64.to_le_bytes().to_vec();
+                for number in [u16::from(dice.byte() % 8), side, side, 0, 0] {
+                    head.extend(number.to_le_bytes());
                 }
-                shape.extend(le(&[1024, 1024, 0, 0, 0, 0]));
-                shape.truncate(22);
-                shape.extend(le(&[1024, 0, 0, 0, 0]));
-                shape.extend([0x55; 1024]);
-                let shape = self.put(&shape);
+                head.extend(le(&[5600]));
+                let data = [dice.byte()].repeat(5600);
+                let shape = match dice.flip() {
+                    true => self.inline(&head, &data),
+                    false => {
+                        let rest = self.chunks(&data[32..], 1 + dice.up_to(2000));
+                        head.extend(le(&[32, 0, 0]));
+                        head.extend(rest.to_le_bytes());
+                        self.put(&[&head, &data[..32]].concat())
+                    }
+                };
                 let mut command = vec![0; 8];
                 command.push(dice.up_to(3) as u8);
                 command.extend([5, 0, 6, 0, 1]);
@@ -223,6 +387,11 @@ impl Heap {
 
 fn le(words: &[u32]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_le_bytes()).collect()
+}
+
+/// A number with four bits behind the point.
+fn fixed(dice: &mut Dice<'_>) -> u32 {
+    (dice.field() as u32) << 4
 }
 
 /// A solid brush, and to put it.
@@ -332,8 +501,8 @@ impl Guest {
 
     /// Writes to what is not a command: ports, registers, rings.
     fn meddle(&self, dice: &mut Dice<'_>) {
-        match dice.up_to(4) {
-            0 => self.out(dice.up_to(31) as u64, dice.up_to(8) as u8),
+        match dice.up_to(8) {
+            0 => self.out(dice.up_to(port::END + 6) as u64, dice.up_to(8) as u8),
             1 => {
                 let at = dice.up_to(0x14e4) as u64 & !3;
                 self.set(at, &(dice.field() as u32).to_le_bytes());
@@ -347,6 +516,42 @@ impl Guest {
             3 => {
                 self.out(port::RESET, 0);
                 self.set_up();
+            }
+            4 => {
+                // Synchronous or not.
+                let sides: Vec<u32> = (0..5).map(|_| dice.field() as u32).collect();
+                self.set(ram::UPDATE_AREA, &le(&sides));
+                self.out(dice.pick(&[2, 16, 22]), 0);
+            }
+            5 => {
+                let mut heads = Heap(Vec::new());
+                let mut config = vec![dice.up_to(5) as u8, 0, 4, 0];
+                config.extend((0..4 * 7).flat_map(|_| le(&[dice.field() as u32])));
+                let config = dice.mostly(heads.put(&config));
+                self.qxl.bar_write(0, HEAP, &heads.0);
+                self.set(ram::MONITORS, &config.to_le_bytes());
+                self.out(24, 0);
+            }
+            6 => {
+                let wish = |dice: &mut Dice<'_>| HeadRequest {
+                    width: dice.field() as u32,
+                    height: dice.field() as u32,
+                    x: dice.field() as i32,
+                    y: dice.field() as i32,
+                };
+                let wishes: Vec<_> = (0..dice.up_to(70)).map(|_| wish(dice)).collect();
+                self.qxl.request_heads(&wishes);
+                self.qxl.clients_changed(ClientCapabilities {
+                    present: dice.flip(),
+                    bits: dice.number() as u32,
+                });
+            }
+            7 => {
+                // A snapshot of whatever state it is in can be gone on from.
+                let state = self.qxl.save().expect("any state can be saved");
+                self.qxl
+                    .restore(&state)
+                    .expect("what was saved can be restored");
             }
             _ => {
                 self.qxl.refresh();
