@@ -18,7 +18,7 @@ use crate::agent::{Grants, Seat};
 use crate::clock::MediaClock;
 use crate::devices::{Devices, Shared};
 use crate::link::guard::Guard;
-use crate::link::keys::KeyStore;
+use crate::link::keys::{KeyStore, Keys};
 use crate::listener::{ListenError, Listener};
 use crate::session::{Ending, ServerInfo, Session, SessionObserver};
 use crate::ticket::{Auth, NewTicket, TicketError, TicketInfo, TicketSet};
@@ -34,6 +34,9 @@ pub struct Config {
     pub uuid: Option<[u8; 16]>,
     /// Who may connect.
     pub auth: Auth,
+    /// One RSA key for all links instead of one for each, as long as nobody is asked for a password:
+    /// nothing is decrypted then, and a key takes more time to make than a short session to serve.
+    pub one_key: bool,
     /// Sessions at a time.
     pub max_sessions: usize,
     /// How several clients share the display.
@@ -79,6 +82,7 @@ impl Default for Config {
             name: "caraway".to_owned(),
             uuid: None,
             auth: Auth::None,
+            one_key: false,
             max_sessions: 128,
             sharing: Sharing::Shared,
             secure_channels: SecureChannels::None,
@@ -158,7 +162,11 @@ impl Server {
             self.secure_port.store(*port, Ordering::Relaxed);
         }
         if self.keys.get().is_none() {
-            let keys = KeyStore::start().map_err(|source| ListenError::System {
+            let keys = match self.tickets {
+                None if self.config.one_key => Keys::OfAll,
+                _ => Keys::OfLinks,
+            };
+            let keys = KeyStore::start(keys).map_err(|source| ListenError::System {
                 address: address.clone(),
                 source,
             })?;

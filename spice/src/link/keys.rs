@@ -13,6 +13,9 @@
 //! before its ticket came, or because nobody asks for passwords. Such a key goes out again only when
 //! there is no fresh one. So every link has a key of its own at any usual pace, and in a flood only
 //! tickets use keys up: connections that come and go, however many, cost none.
+//!
+//! A server without passwords decrypts no ticket. If its owner says so, one key serves all of its
+//! links: making more would cost more than showing a screen for a while.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -59,8 +62,28 @@ impl LinkKey {
     }
 }
 
+/// Who gets which key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keys {
+    /// Each link one of its own, to decrypt its ticket.
+    OfLinks,
+    /// All links the same, with which nothing is decrypted.
+    OfAll,
+}
+
+impl Keys {
+    /// How many there are in store.
+    const fn most(self) -> usize {
+        match self {
+            Self::OfLinks => STORE,
+            Self::OfAll => 1,
+        }
+    }
+}
+
 /// A key that one link has for itself; back in the store when dropped.
 pub(crate) struct Lease {
+    /// `None` after it has decrypted, and if it is not for that.
     key: Option<LinkKey>,
     public: PublicKey,
     store: Arc<Shared>,
@@ -93,6 +116,7 @@ pub(crate) struct KeyStore {
 }
 
 struct Shared {
+    keys: Keys,
     stock: Mutex<Stock>,
     /// The thread's bell.
     taken: Condvar,
@@ -125,7 +149,7 @@ impl Shared {
     fn put(&self, key: LinkKey, shelf: impl FnOnce(&mut Stock) -> &mut VecDeque<LinkKey>) {
         let mut stock = self.stock.lock();
         let shelf = shelf(&mut stock);
-        if shelf.len() < STORE {
+        if shelf.len() < self.keys.most() {
             shelf.push_back(key);
             self.ready.add_permits(1);
         }
@@ -135,7 +159,7 @@ impl Shared {
     fn wait_for_room(&self, rested: Instant) -> bool {
         let mut stock = self.stock.lock();
         while !stock.closed {
-            if stock.fresh.len() >= STORE {
+            if stock.fresh.len() >= self.keys.most() {
                 self.taken.wait(&mut stock);
             } else if stock.is_empty() || self.taken.wait_until(&mut stock, rested).timed_out() {
                 return true;
@@ -147,9 +171,10 @@ impl Shared {
 
 impl KeyStore {
     /// A store that nobody fills.
-    pub(crate) fn empty() -> Self {
+    pub(crate) fn empty(keys: Keys) -> Self {
         Self {
             shared: Arc::new(Shared {
+                keys,
                 stock: Mutex::default(),
                 taken: Condvar::new(),
                 ready: Semaphore::new(0),
@@ -158,8 +183,8 @@ impl KeyStore {
     }
 
     /// A store with a thread.
-    pub(crate) fn start() -> std::io::Result<Self> {
-        let store = Self::empty();
+    pub(crate) fn start(keys: Keys) -> std::io::Result<Self> {
+        let store = Self::empty(keys);
         let shared = store.shared.clone();
         thread::Builder::new()
             .name("spice-keys".to_owned())
@@ -177,13 +202,20 @@ impl KeyStore {
     /// A key that has decrypted nothing; waits until there is one, and those who came first go
     /// first. `None` if the store is closed.
     pub(crate) async fn take(&self) -> Option<Lease> {
-        self.shared.ready.acquire().await.ok()?.forget();
+        let permit = self.shared.ready.acquire().await.ok()?;
+        let store = self.shared.clone();
+        if self.shared.keys == Keys::OfAll {
+            let public = self.shared.stock.lock().fresh.front()?.public;
+            let key = None;
+            return Some(Lease { key, public, store });
+        }
+        permit.forget();
         let key = self.shared.stock.lock().take()?;
         self.shared.taken.notify_one();
         Some(Lease {
             public: key.public,
             key: Some(key),
-            store: self.shared.clone(),
+            store,
         })
     }
 }
@@ -242,7 +274,7 @@ impl KeyStore {
     /// A store of this key, for the few links that an input makes.
     pub(crate) fn fixed(key: &FixedKey) -> Self {
         const LINKS: usize = 4;
-        let store = Self::empty();
+        let store = Self::empty(Keys::OfLinks);
         for _ in 0..LINKS {
             store.put(LinkKey {
                 private: key.private.clone(),
@@ -266,7 +298,7 @@ mod tests {
     }
 
     fn store_of(keys: usize) -> KeyStore {
-        let store = KeyStore::empty();
+        let store = KeyStore::empty(Keys::OfLinks);
         for _ in 0..keys {
             store.put(LinkKey::generate().expect("keys can be made"));
         }
@@ -316,9 +348,23 @@ mod tests {
 
     #[test]
     fn links_at_the_same_time_have_different_keys() {
-        let store = KeyStore::start().expect("a thread can be started");
+        let store = KeyStore::start(Keys::OfLinks).expect("a thread can be started");
         let (one, two) = run(async { (store.take().await, store.take().await) });
         assert_ne!(one.map(|key| *key.public()), two.map(|key| *key.public()));
+    }
+
+    #[test]
+    fn one_key_that_decrypts_nothing_is_enough_where_nobody_asks_for_passwords() {
+        let store = KeyStore::start(Keys::OfAll).expect("a thread can be started");
+        let take = || run(store.take()).expect("there is always one");
+        let links = [take(), take(), take()];
+
+        let same = links.iter().all(|link| link.public() == links[0].public());
+        let decrypted = links.map(|link| link.decrypt(&[0x55; TICKET_LEN]).is_some());
+
+        assert!(same);
+        assert_eq!(decrypted, [false; 3]);
+        assert_eq!(store.shared.stock.lock().fresh.len(), 1);
     }
 
     #[test]
@@ -330,7 +376,7 @@ mod tests {
 
     #[test]
     fn whoever_waits_for_a_closed_store_is_told() {
-        let store = KeyStore::empty();
+        let store = KeyStore::empty(Keys::OfLinks);
         store.shared.ready.close();
         assert!(run(store.take()).is_none());
     }

@@ -126,6 +126,7 @@ impl Display {
             ),
         };
         let config = caraway_spice::Config {
+            one_key: false,
             name: spec.name.clone(),
             uuid: Some(*spec.uuid.as_bytes()),
             auth,

@@ -9,6 +9,7 @@
 
 mod busy;
 mod cpu;
+mod desk;
 mod failure;
 mod hostile;
 mod interrupts;
@@ -50,6 +51,7 @@ const TESTS: &[Test] = &[
     ("input", virtio::input::test),
     ("qxl", qxl::test),
     ("hostile", hostile::test),
+    ("desk", desk::run),
     ("busy", busy::run),
     ("ticks", timer::test_count),
     ("timer-abuse", timer::test_abuse),

@@ -156,7 +156,8 @@ pub fn bench() -> io::Result<()> {
     };
     let reference = Reference::build(folder.path())?;
     println!(
-        "{DELAY_MS} ms after each command; the middle of {ROUNDS} rounds; CPU of the server alone\n"
+        "{DELAY_MS} ms after each command; the middle of {ROUNDS} rounds; CPU of the server alone, its\n\
+         RSA keys included: one for all links here, one for each there\n"
     );
     for path in recordings()? {
         let recording = unpack(&path, folder.path())?;
