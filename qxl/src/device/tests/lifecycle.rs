@@ -22,7 +22,8 @@ fn use_it(device: &mut &'static Qxl) {
 
 state_tests!(state, fresh(), use_it);
 
-fn copy_regions(from: &[BarRegion], to: &[BarRegion]) {
+/// Gives another device the same memory.
+pub(super) fn copy_regions(from: &[BarRegion], to: &[BarRegion]) {
     use vm_memory::VolatileMemory;
     for (from, to) in from.iter().zip(to) {
         assert_eq!(from.bar, to.bar);

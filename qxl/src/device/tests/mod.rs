@@ -3,5 +3,6 @@
 mod draw;
 mod hostile;
 mod lifecycle;
+mod ports;
 mod protocol;
 mod vga;
