@@ -2,7 +2,8 @@
 
 Once standard input ends, waits until the display has been still for QUIET_S, writes what it shows to
 OUT.ppm, prints a JSON object and leaves. "seconds" is from the moment when the display channel was open to
-the last pixel that came, "bytes" what the channel has read, "draws" how often pixels came.
+the last pixel that came, "bytes" what the channel has read, "draws" how often pixels came; "monitors" are
+the id, x, y, width and height of each.
 """
 
 import ctypes
@@ -67,6 +68,22 @@ def on_channel_new(_session, channel):
     Spice.Channel.connect(channel)
 
 
+class Array(ctypes.Structure):
+    _fields_ = [("data", ctypes.POINTER(ctypes.c_uint)), ("length", ctypes.c_uint)]
+
+
+def monitors(channel):
+    """The property of that name, whose type the binding does not know."""
+    get = ctypes.CDLL("libgobject-2.0.so.0").g_object_get
+    array = ctypes.POINTER(Array)()
+    get(ctypes.c_void_p(hash(channel)), b"monitors", ctypes.byref(array), ctypes.c_void_p())
+    if not array:
+        return []
+    # Of SpiceDisplayMonitorConfig: id, surface, x, y, width, height.
+    fields = [array.contents.data[6 * at : 6 * at + 6] for at in range(array.contents.length)]
+    return [[head, *area] for head, _surface, *area in fields]
+
+
 def on_stop(_source, _condition):
     Display.told_to_stop = time.monotonic()
     GLib.timeout_add(50, end_when_still)
@@ -74,6 +91,8 @@ def on_stop(_source, _condition):
 
 
 def end_when_still():
+    if Display.primary is None:
+        return True
     still_since = max(Display.last or 0, Display.told_to_stop)
     if time.monotonic() - still_since < QUIET_S:
         return True
@@ -116,7 +135,8 @@ if verdict is None:
     save(out)
     seconds = Display.last - Display.opened
     read = Display.channel.get_property("total-read-bytes")
-    print(json.dumps({"seconds": round(seconds, 3), "bytes": read, "draws": Display.draws}))
+    report = {"seconds": round(seconds, 3), "bytes": read, "draws": Display.draws}
+    print(json.dumps(report | {"monitors": monitors(Display.channel)}))
 session.disconnect()
 if verdict:
     sys.exit(verdict)

@@ -107,6 +107,26 @@ pub fn glib_channels(server: SocketAddr, wanted: &str, options: &[&str]) -> Valu
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
+/// What spice-gtk's library made of the first display, once it is still, and what it shows; see
+/// `glib_watch.py`.
+///
+/// # Panics
+/// If it does not connect.
+pub fn glib_watch(server: SocketAddr) -> (Value, Picture) {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("screen.ppm");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/glib_watch.py");
+    let mut command = Command::new("/usr/bin/python3");
+    command
+        .arg(script)
+        .args([&server.ip().to_string(), &server.port().to_string()])
+        .arg(&file);
+    let output = run(&mut command, PATIENCE);
+    assert!(output.status.success(), "glib_watch.py: {output:?}");
+    let seen = serde_json::from_slice(&output.stdout).unwrap();
+    (seen, Picture::from_ppm(&file))
+}
+
 /// Opens main, display and inputs channel by TLS through spice-gtk's library, which wants the
 /// certificate to have this subject.
 ///

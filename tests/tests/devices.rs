@@ -4,7 +4,8 @@
 
 use std::fs;
 
-use caraway_tests::client::{Ryll, spicy_screenshot};
+use caraway_tests::client::{Ryll, glib_watch, spicy_screenshot};
+use caraway_tests::picture::Picture;
 use caraway_tests::vm::Vm;
 use caraway_tests::wait::wait_for;
 use serde_json::json;
@@ -201,4 +202,33 @@ fn the_pointers_place_on_the_screen_reaches_a_virtio_tablet() {
     };
     assert!((place("event 3 0 ") - 16384).abs() < 64, "{}", vm.serial());
     assert!((place("event 3 1 ") - 8192).abs() < 64, "{}", vm.serial());
+}
+
+#[test]
+fn four_heads_of_the_guest_are_four_monitors_of_a_viewer() {
+    let vm = Vm::bare(
+        "test=heads hold",
+        json!({
+            "display": { "device": "qxl", "heads": 4 },
+            "spice": { "listen": ["127.0.0.1:0"], "auth": "none" },
+        }),
+    );
+    vm.wait_for_serial("ok heads");
+
+    let (seen, picture) = glib_watch(vm.spice());
+
+    let head = |id: u32| json!([id, 160 * id, 0, 160, 480]);
+    assert_eq!(
+        seen["monitors"],
+        json!([head(0), head(1), head(2), head(3)])
+    );
+    for id in 0..4 {
+        let level = id as u8 + 1;
+        let colour = [0x30 * level, 0x10 * level, 0x20 * level];
+        assert_eq!(picture.pixel(160 * id, 0), colour);
+        let answer = vm.api().get(&format!("display.screenshot?head={id}"));
+        let shot = Picture::from_png(&answer);
+        assert_eq!((shot.width, shot.height), (160, 480));
+        assert_eq!(shot.pixel(0, 0), colour);
+    }
 }

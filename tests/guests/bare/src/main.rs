@@ -50,6 +50,7 @@ const TESTS: &[Test] = &[
     ("console", virtio::console::test),
     ("input", virtio::input::test),
     ("qxl", qxl::test),
+    ("heads", qxl::test_heads),
     ("hostile", hostile::test),
     ("desk", desk::run),
     ("busy", busy::run),

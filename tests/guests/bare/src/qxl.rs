@@ -173,11 +173,20 @@ impl Qxl {
 
     /// One monitor, which shows all of it.
     pub fn set_monitors(&mut self) -> Outcome {
-        let config = self.allocate(32);
-        write(config, 1_u16);
-        write(config + 2, 1_u16);
-        for (index, field) in (0..).zip([0, 0, self.width, self.height, 0, 0, 0]) {
-            write(config + 4 + 4 * index, field);
+        self.set_heads(1)
+    }
+
+    /// Monitors side by side, which show parts of one width.
+    fn set_heads(&mut self, count: u32) -> Outcome {
+        let config = self.allocate(4 + 28 * u64::from(count));
+        write(config, count as u16);
+        write(config + 2, count as u16);
+        let width = self.width / count;
+        for id in 0..count {
+            let fields = [id, 0, width, self.height, id * width, 0, 0];
+            for (index, field) in (0..).zip(fields) {
+                write(config + 4 + 28 * u64::from(id) + 4 * index, field);
+            }
         }
         write(self.ram + ram::MONITORS_CONFIG, self.address(config));
         write(self.ram + ram::INT_PENDING, 0_u32);
@@ -465,6 +474,21 @@ fn write_rect(at: u64, rect: Rect) {
     for (index, side) in (0..).zip([rect.top, rect.left, rect.bottom, rect.right]) {
         write(at + 4 * index, side);
     }
+}
+
+/// Shows `heads` (4) monitors, each in a colour of its own.
+pub fn test_heads(info: &StartInfo) -> Outcome {
+    let heads = info.number("heads", 4) as u32;
+    let mut qxl = Qxl::open(WIDTH, HEIGHT)?;
+    qxl.create_primary();
+    qxl.set_heads(heads)?;
+    let width = WIDTH / heads;
+    for id in 0..heads {
+        qxl.fill(rect(id * width, 0, width, HEIGHT), 0x30_1020 * (id + 1))?;
+    }
+    let last = qxl.pixel(WIDTH - 1, HEIGHT - 1);
+    ensure!(last == 0x30_1020 * heads, "the last head shows {last:#x}");
+    Ok(())
 }
 
 /// Draws the picture and reads pixels of it back; says how many commands were given back.
