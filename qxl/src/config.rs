@@ -15,6 +15,11 @@ pub struct QxlConfig {
     pub vgamem: u64,
     /// The largest number of monitors that the guest is asked for, 1 to 64.
     pub heads: u32,
+    /// Whether it has a VGA core, which firmware shows itself on. One device of a machine at most has; the
+    /// others (class 0x0380) show nothing before their driver does.
+    pub vga: bool,
+    /// Number of its display channel, which its ROM tells the guest.
+    pub channel: u32,
     /// How many surfaces a guest may have, the primary one included.
     pub surfaces: u32,
 }
@@ -27,6 +32,8 @@ impl Default for QxlConfig {
             vram64: None,
             vgamem: 16 << 20,
             heads: 1,
+            vga: true,
+            channel: 0,
             surfaces: 1024,
         }
     }

@@ -1,4 +1,4 @@
-"""Watches a display until it is told to stop, through spice-gtk's client library: glib_watch.py HOST PORT OUT.ppm
+"""Watches a display, channel 0 or another, until it is told to stop, through spice-gtk's client library: glib_watch.py HOST PORT OUT.ppm [CHANNEL]
 
 Once standard input ends, waits until the display has been still for QUIET_S, writes what it shows to
 OUT.ppm, prints a JSON object and leaves. "seconds" is from the moment when the display channel was open to
@@ -21,6 +21,7 @@ QUIET_S = 2.0
 PATIENCE_S = 300
 
 host, port, out = sys.argv[1:4]
+watched = int(sys.argv[4]) if len(sys.argv) > 4 else 0
 loop = GLib.MainLoop()
 verdict = None
 
@@ -60,7 +61,7 @@ def on_channel_event(channel, event):
 def on_channel_new(_session, channel):
     # `connect` is overridden on these types; the signal's is GObject's.
     GObject.Object.connect(channel, "channel-event", on_channel_event)
-    if isinstance(channel, Spice.DisplayChannel) and Display.channel is None:
+    if isinstance(channel, Spice.DisplayChannel) and channel.get_property("channel-id") == watched:
         Display.channel = channel
         GObject.Object.connect(channel, "display-primary-create", on_primary)
         GObject.Object.connect(channel, "display-primary-destroy", on_primary_gone)

@@ -107,12 +107,12 @@ pub fn glib_channels(server: SocketAddr, wanted: &str, options: &[&str]) -> Valu
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// What spice-gtk's library made of the first display, once it is still, and what it shows; see
+/// What spice-gtk's library made of the display of this channel, once it is still, and what it shows; see
 /// `glib_watch.py`.
 ///
 /// # Panics
 /// If it does not connect.
-pub fn glib_watch(server: SocketAddr) -> (Value, Picture) {
+pub fn glib_watch(server: SocketAddr, channel: u8) -> (Value, Picture) {
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("screen.ppm");
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/glib_watch.py");
@@ -120,7 +120,8 @@ pub fn glib_watch(server: SocketAddr) -> (Value, Picture) {
     command
         .arg(script)
         .args([&server.ip().to_string(), &server.port().to_string()])
-        .arg(&file);
+        .arg(&file)
+        .arg(channel.to_string());
     let output = run(&mut command, PATIENCE);
     assert!(output.status.success(), "glib_watch.py: {output:?}");
     let seen = serde_json::from_slice(&output.stdout).unwrap();

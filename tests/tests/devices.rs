@@ -215,7 +215,7 @@ fn four_heads_of_the_guest_are_four_monitors_of_a_viewer() {
     );
     vm.wait_for_serial("ok heads");
 
-    let (seen, picture) = glib_watch(vm.spice());
+    let (seen, picture) = glib_watch(vm.spice(), 0);
 
     let head = |id: u32| json!([id, 160 * id, 0, 160, 480]);
     assert_eq!(
@@ -230,5 +230,29 @@ fn four_heads_of_the_guest_are_four_monitors_of_a_viewer() {
         let shot = Picture::from_png(&answer);
         assert_eq!((shot.width, shot.height), (160, 480));
         assert_eq!(shot.pixel(0, 0), colour);
+    }
+}
+
+#[test]
+fn two_displays_are_two_channels_of_a_viewer() {
+    let vm = Vm::bare(
+        "test=displays hold",
+        json!({
+            "displays": [{ "device": "qxl" }, { "device": "qxl" }],
+            "spice": { "listen": ["127.0.0.1:0"], "auth": "none" },
+        }),
+    );
+    vm.wait_for_serial("ok displays");
+
+    for (channel, size, colour) in [
+        (0, (640, 480), [0x30, 0x10, 0x20]),
+        (1, (320, 240), [0x60, 0x20, 0x40]),
+    ] {
+        let (_, picture) = glib_watch(vm.spice(), channel);
+        let answer = vm.api().get(&format!("display.screenshot?head={channel}"));
+        let shot = Picture::from_png(&answer);
+        assert_eq!((picture.width, picture.height), size);
+        assert_eq!(picture.pixel(0, 0), colour);
+        picture.assert_same(&shot, "the viewer's picture");
     }
 }

@@ -86,7 +86,7 @@ fn only_boot_is_required() {
 
     assert_eq!((spec.cpus, spec.memory), (1, 512 * MIB));
     assert_eq!(spec.serial, SerialTo::Stdio);
-    assert!(spec.display.is_none() && spec.spice.is_none() && spec.inputs.is_empty());
+    assert!(spec.displays.is_empty() && spec.spice.is_none() && spec.inputs.is_empty());
     assert!(matches!(spec.boot, BootSpec::Kernel { path, .. } if path == world.path("vmlinux")));
 }
 
@@ -102,6 +102,31 @@ fn a_server_without_a_display_gets_one_and_a_tablet() {
         spec.spice.unwrap().listen,
         [Listen::Tcp("127.0.0.1:5900".parse().unwrap())]
     );
+}
+
+#[test]
+fn several_displays_have_addresses_and_names_of_their_own() {
+    let spec = World::new().machine(json!({ "displays": [{ "heads": 2 }, {}, {}], "inputs": [] }));
+
+    assert_eq!(
+        addresses(&spec),
+        [
+            pair("00:02.0", "display"),
+            pair("00:03.0", "display0"),
+            pair("00:04.0", "display1")
+        ]
+    );
+    assert_eq!(spec.displays[0].heads, 2);
+    assert_eq!(spec.to_config().displays.len(), 3);
+}
+
+#[test]
+fn a_display_beside_displays_is_refused() {
+    let world = World::new();
+
+    let problem = world.problem(json!({ "display": {}, "displays": [{}] }));
+
+    assert_eq!(problem.path.to_string(), "displays");
 }
 
 #[test]

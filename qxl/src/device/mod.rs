@@ -76,6 +76,17 @@ enum Mode {
     Native,
 }
 
+impl Mode {
+    /// What a device is in before its driver comes.
+    const fn at_reset(config: &QxlConfig) -> Self {
+        if config.vga {
+            Self::Vga
+        } else {
+            Self::Undefined
+        }
+    }
+}
+
 /// What native mode is about, under one lock.
 struct Core {
     slots: Slots,
@@ -169,7 +180,7 @@ impl Qxl {
                 logged: std::collections::BTreeSet::new(),
             }),
             pending: Mutex::new(None),
-            mode: AtomicU8::new(Mode::Vga as u8),
+            mode: AtomicU8::new(Mode::at_reset(&config) as u8),
             guest_bug: AtomicBool::new(false),
             bugs: AtomicU64::new(0),
             screen: RwLock::new(Screen::default()),
@@ -251,7 +262,7 @@ impl Qxl {
         self.interrupts.raise(&self.ram, interrupts::ERROR);
     }
 
-    /// Back to VGA mode with empty rings, as port RESET asks for.
+    /// Back to VGA mode, if there is a VGA, with empty rings, as port RESET asks for.
     fn hard_reset(&self, core: &mut Core) {
         *self.pending.lock() = None;
         self.guest_bug.store(false, Ordering::SeqCst);
@@ -265,8 +276,9 @@ impl Qxl {
         if self.mode() == Mode::Native {
             core.note(|recorder, _| recorder.destroy_primary());
         }
-        if self.mode() != Mode::Vga {
-            self.set_mode(core, Mode::Vga);
+        let mode = Mode::at_reset(&self.config);
+        if self.mode() != mode {
+            self.set_mode(core, mode);
             self.set_cursor(CursorState::default());
         }
     }

@@ -19,7 +19,7 @@ pub(super) fn config_space(config: &QxlConfig) -> ConfigSpace {
         device: 0x0100,
         subsystem_vendor: 0x1af4,
         subsystem: 0x1100,
-        class: 0x03_00_00,
+        class: if config.vga { 0x03_00_00 } else { 0x03_80_00 },
         revision: 5,
     };
     let space = ConfigSpace::new(ids)

@@ -162,7 +162,7 @@ impl Rom {
         let commands = config.ram - RAM_HEADER_LEN - config.vgamem;
         let header = Header {
             magic: MAGIC.into(),
-            id: U32::ZERO,
+            id: config.channel.into(),
             update_id: U32::ZERO,
             compression_level: U32::ZERO,
             log_level: U32::ZERO,

@@ -66,6 +66,9 @@ pub struct Config {
     /// The graphics card; none if neither this nor `spice` is given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub display: Option<display::Display>,
+    /// Several graphics cards instead of `display`, 4 at most; firmware and early boot are on the first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub displays: Vec<display::Display>,
     /// The server that viewers connect to; none if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub spice: Option<spice::Spice>,

@@ -35,8 +35,8 @@ pub struct MachineSpec {
     pub memory: u64,
     /// What it boots.
     pub boot: BootSpec,
-    /// Its graphics card.
-    pub display: Option<DisplaySpec>,
+    /// The graphics cards; the first has the VGA.
+    pub displays: Vec<DisplaySpec>,
     /// The SPICE server; only with a display.
     pub spice: Option<SpiceSpec>,
     /// Virtio input devices.
@@ -105,6 +105,18 @@ pub struct DisplaySpec {
     pub vram: u64,
     /// Its option ROM, which a machine with firmware needs to show anything before its driver.
     pub option_rom: Option<PathBuf>,
+}
+
+impl DisplaySpec {
+    fn to_config(&self) -> Display {
+        Display {
+            id: Some(self.id.clone()),
+            address: Some(self.address),
+            device: Some(self.device),
+            heads: Some(self.heads),
+            vram: Some(Size(self.vram)),
+        }
+    }
 }
 
 /// The SPICE server.
@@ -220,7 +232,7 @@ impl MachineSpec {
     /// Every PCI function that the config asks for, by address.
     #[must_use]
     pub fn pci_devices(&self) -> Vec<PciEntry> {
-        let display = self.display.iter().map(|display| PciEntry {
+        let display = self.displays.iter().map(|display| PciEntry {
             address: display.address,
             id: display.id.clone(),
             kind: "qxl",
@@ -275,13 +287,14 @@ impl MachineSpec {
             cpus: Some(self.cpus.into()),
             memory: Some(Size(self.memory)),
             boot: self.boot.to_config(),
-            display: self.display.as_ref().map(|display| Display {
-                id: Some(display.id.clone()),
-                address: Some(display.address),
-                device: Some(display.device),
-                heads: Some(display.heads),
-                vram: Some(Size(display.vram)),
-            }),
+            display: match self.displays.as_slice() {
+                [display] => Some(display.to_config()),
+                _ => None,
+            },
+            displays: match self.displays.as_slice() {
+                [_] => Vec::new(),
+                all => all.iter().map(DisplaySpec::to_config).collect(),
+            },
             spice: self.spice.as_ref().map(|spice| Spice {
                 listen: Some(spice.listen.clone()),
                 auth: Some(spice.auth),

@@ -34,7 +34,8 @@ use crate::vv;
 /// The display of a machine, if it has one.
 pub(super) struct Display {
     name: String,
-    qxl: Option<Arc<Qxl>>,
+    /// In the order of their channels; heads are counted through all of them.
+    displays: Vec<Arc<Qxl>>,
     input: Arc<Input>,
     agent: Option<Arc<Agent>>,
     changes: Arc<Changes>,
@@ -77,19 +78,19 @@ impl Display {
         certificate: Option<Certificate>,
         notices: &Arc<Notices>,
     ) -> Self {
-        let qxl = machine.qxl().cloned();
+        let displays = machine.displays().to_vec();
         let notices = Arc::clone(notices);
         let changes = Arc::new(Changes {
             count: AtomicU64::new(0),
             notices,
         });
-        if let Some(qxl) = &qxl {
+        for qxl in &displays {
             let observer: Arc<dyn DisplayObserver> = changes.clone();
             qxl.observe(Arc::downgrade(&observer));
         }
         Self {
             name: spec.name.clone(),
-            qxl,
+            displays,
             input: Arc::clone(machine.input()),
             agent: machine.agent().cloned(),
             changes,
@@ -114,7 +115,7 @@ impl Display {
         events: &Arc<EventLog>,
         metrics: &Arc<Metrics>,
     ) -> Result<Option<Arc<Server>>, Failure> {
-        let (Some(spice), Some(qxl)) = (&spec.spice, &self.qxl) else {
+        let Some(spice) = spec.spice.as_ref().filter(|_| !self.displays.is_empty()) else {
             return Ok(None);
         };
         let auth = match (spice.auth, &spice.password) {
@@ -156,9 +157,11 @@ impl Display {
             file_transfer: spice.file_transfer,
         };
         let observer = Arc::new(Sessions::new(events, metrics, &self.changes.notices));
-        let source: Arc<dyn DisplaySource> = qxl.clone();
+        let sources = self.displays.iter();
         let devices = Devices {
-            displays: vec![source],
+            displays: sources
+                .map(|qxl| qxl.clone() as Arc<dyn DisplaySource>)
+                .collect(),
             inputs: self.input.clone(),
             agent: self.agent.clone(),
             ..Devices::default()
@@ -275,8 +278,9 @@ impl Display {
     }
 
     pub(super) fn info(&self, server: Option<&Server>) -> Result<DisplayInfo, ApiError> {
-        let qxl = self.qxl.as_ref().ok_or_else(no_display)?;
-        let heads = qxl.layout().heads.into_iter().map(|head| HeadInfo {
+        self.first()?;
+        let heads = self.displays.iter().flat_map(|qxl| qxl.layout().heads);
+        let heads = heads.map(|head| HeadInfo {
             id: head.id,
             x: head.area.left,
             y: head.area.top,
@@ -301,16 +305,30 @@ impl Display {
         })
     }
 
+    /// The display that firmware and early boot are on.
+    fn first(&self) -> Result<&Arc<Qxl>, ApiError> {
+        self.displays.first().ok_or_else(no_display)
+    }
+
+    /// Every head that shows something: its display, and its place there.
+    fn heads(&self) -> impl Iterator<Item = (&Arc<Qxl>, usize)> {
+        let heads = |qxl: &Arc<Qxl>| 0..qxl.layout().heads.len();
+        let displays = self.displays.iter();
+        displays.flat_map(move |qxl| heads(qxl).map(move |head| (qxl, head)))
+    }
+
     pub(super) fn screenshot(&self, head: u32) -> Result<Screenshot, ApiError> {
-        let qxl = self.qxl.as_ref().ok_or_else(no_display)?;
-        let heads = qxl.layout().heads.len();
+        self.first()?;
+        let heads = self.heads().count();
         if heads == 0 {
             return Err(ApiError::new(
                 ErrorCode::NoPicture,
                 "the guest shows nothing now",
             ));
         }
-        let shot = qxl.screenshot(head as usize).ok_or_else(|| {
+        let place = self.heads().nth(head as usize);
+        let shot = place.and_then(|(qxl, head)| qxl.screenshot(head));
+        let shot = shot.ok_or_else(|| {
             let message = format!("there is no head {head}; the guest shows {heads}");
             ApiError::new(ErrorCode::NotFound, message).path("head")
         })?;
@@ -323,15 +341,15 @@ impl Display {
     }
 
     pub(super) fn stamp(&self) -> Result<u64, ApiError> {
-        let qxl = self.qxl.as_ref().ok_or_else(no_display)?;
+        self.first()?;
         // In a VGA mode only looking tells what changed.
-        let generation = qxl.layout().generation;
+        let generations = self.displays.iter().map(|qxl| qxl.layout().generation);
+        let generation: u64 = generations.sum();
         Ok(self.changes.count.load(Ordering::Relaxed) ^ generation << 48)
     }
 
     pub(super) fn text(&self) -> Result<TextScreen, ApiError> {
-        let qxl = self.qxl.as_ref().ok_or_else(no_display)?;
-        let text = qxl.text().ok_or_else(|| {
+        let text = self.first()?.text().ok_or_else(|| {
             ApiError::new(ErrorCode::NotTextMode, "the display is not in text mode")
                 .hint("`display.screenshot` gives its pixels")
         })?;
@@ -343,7 +361,7 @@ impl Display {
 
     /// What the guest shows has another size.
     pub(super) fn mode_event(&self) -> Option<Event> {
-        let size = self.qxl.as_ref()?.layout().primary.unwrap_or_default();
+        let size = self.displays.first()?.layout().primary.unwrap_or_default();
         Some(Event::DisplayMode {
             width: size.width,
             height: size.height,
@@ -359,11 +377,10 @@ impl Display {
         path: Option<&Path>,
         artifacts: &Artifacts,
     ) -> Result<(), Failure> {
-        let Some(qxl) = &self.qxl else { return Ok(()) };
-        for head in 0..qxl.layout().heads.len() {
+        for (head, (qxl, place)) in self.heads().enumerate() {
             let wanted = path.filter(|_| head == 0).map(Path::to_owned);
             let paths = wanted.into_iter().chain(artifacts.screenshot(head));
-            let Some(shot) = qxl.screenshot(head) else {
+            let Some(shot) = qxl.screenshot(place) else {
                 continue;
             };
             for path in paths {
@@ -459,13 +476,13 @@ impl SessionObserver for Sessions {
         }
     }
 }
-/// Has the guest's drawing written to a file.
+/// Has the guest's drawing on its first display written to a file.
 ///
 /// # Errors
 /// There is no display, or the file can't be written.
-pub(super) fn record(path: &Path, qxl: Option<&Arc<Qxl>>) -> Result<(), Failure> {
+pub(super) fn record(path: &Path, displays: &[Arc<Qxl>]) -> Result<(), Failure> {
     let option = format!("--record-display {}", path.display());
-    let Some(qxl) = qxl else {
+    let Some(qxl) = displays.first() else {
         let failure = Failure::new(Exit::Usage, format!("{option}: the machine has no display"));
         return Err(failure.hint("add \"display\": { \"device\": \"qxl\" }"));
     };

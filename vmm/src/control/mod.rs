@@ -110,7 +110,7 @@ pub fn run(spec: &MachineSpec, options: &RunOptions) -> Result<Exit, Failure> {
     sources.extend(machine_sources);
     machine.export(&metrics);
     if let Some(path) = &options.record_display {
-        display::record(path, machine.qxl())?;
+        display::record(path, machine.displays())?;
     }
     input.connect(machine.serial());
 

@@ -124,11 +124,11 @@ impl Machine {
         })
         .map_err(|error| Failure::of(Exit::Config, &error))?;
 
-        let qxl = spec
-            .display
-            .as_ref()
-            .map(|display| add_display(display, &buses, &mut board, &clock));
-        let qxl = qxl.transpose()?;
+        let displays = spec.displays.iter().zip(0..);
+        let displays: Result<Vec<_>, _> = displays
+            .map(|(display, channel)| add_display(display, channel, &buses, &mut board, &clock))
+            .collect();
+        let displays = displays?;
         let mut slots = Slots {
             board: &mut board,
             memory: &memory,
@@ -181,12 +181,14 @@ impl Machine {
         board.tickers.report_to(&notices);
         let sources = std::mem::take(&mut board.sources);
         let vcpus = start_vcpus(vcpus, buses, &notices)?;
-        let display = qxl
-            .as_ref()
+        let threads: std::io::Result<Vec<_>> = displays
+            .iter()
             .map(|qxl| DisplayThread::start(Arc::clone(qxl)))
-            .transpose()
+            .collect();
+        let threads = threads
             .map_err(|error| Failure::of(Exit::Internal, &error).context("the display thread"))?;
-        let source = qxl.clone().map(|qxl| qxl as Arc<dyn DisplaySource>);
+        let source = displays.first().cloned();
+        let source = source.map(|qxl| qxl as Arc<dyn DisplaySource>);
         let input = Input::new(board.i8042.clone(), tablet, keyboard, source);
 
         let machine = Self {
@@ -198,12 +200,12 @@ impl Machine {
             tables,
             initial,
             board,
-            qxl,
+            displays,
             input,
             agent,
             console,
             time: Time::new(clock, timers),
-            _display: display,
+            _display_threads: threads,
             disks,
             _space: space,
         };
@@ -261,8 +263,10 @@ fn open_disks(specs: &[DiskSpec]) -> Result<Vec<Block>, Failure> {
     specs.iter().enumerate().map(open).collect()
 }
 
+/// Adds a graphics card, of which the first has the VGA, as the display channel of this number.
 fn add_display(
     spec: &DisplaySpec,
+    channel: u32,
     buses: &Buses,
     board: &mut Board,
     clock: &Arc<RealClock>,
@@ -273,21 +277,25 @@ fn add_display(
     let config = QxlConfig {
         vram: spec.vram,
         heads: spec.heads,
+        vga: channel == 0,
+        channel,
         ..QxlConfig::default()
     };
     let line = board.intx.line(spec.address, INTA);
     let qxl = Qxl::new(config, line, clock.clone()).map_err(|error| failed(&error))?;
-    for (base, len, device) in qxl.vga_ports() {
+    if qxl.settings().vga {
+        for (base, len, device) in qxl.vga_ports() {
+            buses
+                .ports
+                .insert(base.into(), len.into(), device)
+                .map_err(|error| failed(&error))?;
+        }
+        let (base, len, window) = qxl.vga_window();
         buses
-            .ports
-            .insert(base.into(), len.into(), device)
+            .mmio
+            .insert(base, len, window)
             .map_err(|error| failed(&error))?;
     }
-    let (base, len, window) = qxl.vga_window();
-    buses
-        .mmio
-        .insert(base, len, window)
-        .map_err(|error| failed(&error))?;
     board
         .pci
         .add(spec.address, qxl.clone())

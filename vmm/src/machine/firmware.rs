@@ -142,8 +142,8 @@ fn files(
         files.push(("bootorder".to_owned(), boot_order(&disks)));
     }
     if let Some(rom) = spec
-        .display
-        .as_ref()
+        .displays
+        .first()
         .and_then(|display| display.option_rom.as_ref())
     {
         let bytes = std::fs::read(rom).map_err(|error| {

@@ -46,9 +46,9 @@ pub struct Machine {
     // The order is that of dropping: the vCPUs end first, guest memory goes last.
     vcpus: Vcpus,
     disks: Vec<virtio::DiskThread>,
-    _display: Option<display_thread::DisplayThread>,
+    _display_threads: Vec<display_thread::DisplayThread>,
     board: board::Board,
-    qxl: Option<Arc<Qxl>>,
+    displays: Vec<Arc<Qxl>>,
     input: Arc<Input>,
     agent: Option<Arc<Agent>>,
     console: Option<Arc<Console>>,
@@ -177,9 +177,9 @@ impl Machine {
         self.console.as_ref()
     }
 
-    /// The display, if there is one.
+    /// The displays, in the order of their channels; the first has the VGA.
     #[must_use]
-    pub fn qxl(&self) -> Option<&Arc<Qxl>> {
-        self.qxl.as_ref()
+    pub fn displays(&self) -> &[Arc<Qxl>] {
+        &self.displays
     }
 }

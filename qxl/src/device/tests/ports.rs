@@ -1,6 +1,7 @@
 //! Every port that works on a request, at once and by an interrupt, and the monitors.
 
 use caraway_devices::Lifecycle;
+use caraway_devices::pci::PciFunction;
 use caraway_spice::{ClientCapabilities, DisplaySource, HeadRequest};
 
 use super::lifecycle::copy_regions;
@@ -298,4 +299,28 @@ fn surfaces_heads_slots_wishes_and_what_is_pending_survive_a_snapshot() {
     assert_eq!(other.read(2, 0x80, 1032), guest.read(2, 0x80, 1032));
     // The other guest's heap begins anew, over what the first one had there.
     assert!(has_surface(&other));
+}
+
+#[test]
+fn a_device_without_vga_shows_nothing_before_its_driver_does_and_after_a_reset() {
+    let guest = Guest::with(QxlConfig {
+        ram: 8 << 20,
+        vram: 4 << 20,
+        vgamem: 1 << 20,
+        vga: false,
+        channel: 3,
+        ..QxlConfig::default()
+    });
+    let before = guest.qxl.layout().primary;
+    guest.go_native(64, 48);
+    guest.fill(0, rect(0, 0, 64, 48), 0x12_3456);
+    let pixel = guest.pixel(5, 5);
+
+    guest.out(PORT_RESET, 0);
+
+    let space = guest.qxl.config().lock();
+    assert_eq!(space.u32_at(8), 0x0380_0005);
+    assert_eq!(guest.read(2, 4, 4), [3, 0, 0, 0]);
+    assert_eq!((before, pixel), (None, 0x12_3456));
+    assert_eq!(guest.qxl.layout().primary, None);
 }

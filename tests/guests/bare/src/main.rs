@@ -51,6 +51,7 @@ const TESTS: &[Test] = &[
     ("input", virtio::input::test),
     ("qxl", qxl::test),
     ("heads", qxl::test_heads),
+    ("displays", qxl::test_devices),
     ("hostile", hostile::test),
     ("desk", desk::run),
     ("busy", busy::run),

@@ -72,8 +72,14 @@ impl Function {
 
     /// The first function with these ids.
     pub fn find(vendor: u16, device: u16) -> Option<Self> {
+        Self::find_nth(vendor, device, 0)
+    }
+
+    /// The function with these ids before which there are so many others.
+    pub fn find_nth(vendor: u16, device: u16, before: usize) -> Option<Self> {
         let ids = u32::from(device) << 16 | u32::from(vendor);
-        Self::all().find(|function| function.config(0) == ids)
+        let mut all = Self::all().filter(|function| function.config(0) == ids);
+        all.nth(before)
     }
 
     fn select(self, register: u16) {

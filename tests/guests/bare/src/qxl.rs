@@ -114,8 +114,13 @@ pub struct Qxl {
 impl Qxl {
     /// Finds the device and resets it; its surface will have this size.
     pub fn open(width: u32, height: u32) -> Result<Self, Why> {
-        let function =
-            Function::find(VENDOR, DEVICE).ok_or_else(|| why(format_args!("no QXL device")))?;
+        Self::open_nth(0, width, height)
+    }
+
+    /// As [`Qxl::open`], the device with so many others before it.
+    fn open_nth(before: usize, width: u32, height: u32) -> Result<Self, Why> {
+        let function = Function::find_nth(VENDOR, DEVICE, before)
+            .ok_or_else(|| why(format_args!("no QXL device {before}")))?;
         let bar = |index| {
             function
                 .bar(index)
@@ -488,6 +493,18 @@ pub fn test_heads(info: &StartInfo) -> Outcome {
     }
     let last = qxl.pixel(WIDTH - 1, HEIGHT - 1);
     ensure!(last == 0x30_1020 * heads, "the last head shows {last:#x}");
+    Ok(())
+}
+
+/// Shows a colour on each of `devices` (2) displays, the second one smaller than the first.
+pub fn test_devices(info: &StartInfo) -> Outcome {
+    for before in 0..info.number("devices", 2) as u32 {
+        let (width, height) = (WIDTH >> before, HEIGHT >> before);
+        let mut qxl = Qxl::open_nth(before as usize, width, height)?;
+        qxl.create_primary();
+        qxl.set_monitors()?;
+        qxl.check(0x30_1020 * (before + 1))?;
+    }
     Ok(())
 }
 

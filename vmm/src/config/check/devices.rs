@@ -14,7 +14,8 @@ impl Checker<'_> {
             id: None,
             address: None,
         }];
-        let headless = config.display.is_none() && config.spice.is_none();
+        let headless =
+            config.display.is_none() && config.displays.is_empty() && config.spice.is_none();
         let inputs = match &config.inputs {
             Some(inputs) => inputs.as_slice(),
             None if headless => &[],

@@ -1,4 +1,4 @@
-//! `display`: the graphics card and its option ROM.
+//! `display` and `displays`: the graphics cards and their option ROM.
 
 use std::path::PathBuf;
 
@@ -6,22 +6,54 @@ use super::Checker;
 use crate::config::Config;
 use crate::config::boot::Firmware;
 use crate::config::display::{Display, DisplayDevice};
-use crate::config::path::at;
+use crate::config::path::{JsonPath, at};
 use crate::config::slots::DISPLAY;
 use crate::config::spec::DisplaySpec;
 use crate::config::units::{GIB, MIB, Size};
 
+/// The most graphics cards.
+const MOST: usize = 4;
 const DEFAULT_VRAM: u64 = 64 * MIB;
 
 impl Checker<'_> {
-    pub(super) fn display(&mut self, config: &Config) -> Option<DisplaySpec> {
+    /// All graphics cards: those that are wished for, or one for the SPICE server to show.
+    pub(super) fn displays(&mut self, config: &Config) -> Vec<DisplaySpec> {
         let wanted = Display::default();
-        let display = match (&config.display, &config.spice) {
-            (Some(display), _) => display,
-            (None, Some(_)) => &wanted,
-            (None, None) => return None,
+        let one = match (&config.display, config.displays.as_slice(), &config.spice) {
+            (Some(_), [_, ..], _) => {
+                let message = "a display is named here and in `display`".to_owned();
+                self.bad(at!("displays"), message, "move it here");
+                return Vec::new();
+            }
+            (Some(display), [], _) => display,
+            (None, [], Some(_)) => &wanted,
+            (None, [], None) => return Vec::new(),
+            (None, all, _) => return self.several(all, config),
         };
-        let path = at!("display");
+        let spec = self.display(one, 0, &at!("display"), config);
+        spec.into_iter().collect()
+    }
+
+    fn several(&mut self, all: &[Display], config: &Config) -> Vec<DisplaySpec> {
+        if all.len() > MOST {
+            let message = format!("a machine can't have {} displays", all.len());
+            self.bad(at!("displays"), message, format!("use 1 to {MOST}"));
+            return Vec::new();
+        }
+        let specs = all
+            .iter()
+            .enumerate()
+            .map(|(index, display)| self.display(display, index, &at!("displays", index), config));
+        specs.flatten().collect()
+    }
+
+    fn display(
+        &mut self,
+        display: &Display,
+        index: usize,
+        path: &JsonPath,
+        config: &Config,
+    ) -> Option<DisplaySpec> {
         let heads = display.heads.unwrap_or(1);
         if !(1..=16).contains(&heads) {
             let message = format!("a display can't have {heads} heads");
@@ -37,10 +69,11 @@ impl Checker<'_> {
             );
             self.bad(path.then("vram"), message, hint);
         }
-        let option_rom = self.option_rom(config);
+        let first = index == 0;
+        let option_rom = if first { self.option_rom(config) } else { None };
         Some(DisplaySpec {
-            id: self.id(&display.id, "display", "display", &path),
-            address: self.address(display.address, Some(DISPLAY), &path)?,
+            id: self.id(&display.id, "display", "display", path),
+            address: self.address(display.address, first.then_some(DISPLAY), path)?,
             device: display.device.unwrap_or(DisplayDevice::Qxl),
             heads,
             vram,

@@ -60,7 +60,7 @@ impl Checker<'_> {
         let cpus = self.cpus(config.cpus.unwrap_or(1));
         let memory = self.memory(config.memory.map_or(DEFAULT_MEMORY, Size::bytes));
         let boot = self.boot(&config.boot);
-        let display = self.display(config);
+        let displays = self.displays(config);
         let spice = config.spice.as_ref().and_then(|spice| self.spice(spice));
         let inputs = self.inputs(config);
         let disks = self.disks(&config.disks);
@@ -82,7 +82,7 @@ impl Checker<'_> {
             cpus,
             memory,
             boot: boot?,
-            display,
+            displays,
             spice,
             inputs,
             disks,

@@ -13,6 +13,10 @@ impl Checker<'_> {
         if let Some(display) = &config.display {
             self.claim(&display.id, display.address, at!("display"), "the display");
         }
+        for (index, display) in config.displays.iter().enumerate() {
+            let who = format!("displays[{index}]");
+            self.claim(&display.id, display.address, at!("displays", index), &who);
+        }
         for (index, input) in config.inputs.iter().flatten().enumerate() {
             let who = format!("inputs[{index}]");
             self.claim(&input.id, input.address, at!("inputs", index), &who);
