@@ -428,7 +428,7 @@ impl Watcher {
 impl DisplayObserver for Watcher {
     fn updated(&self, updates: &[Update]) {
         let rects = updates.iter().filter_map(|update| match update {
-            Update::Pixels(rect) => Some(*rect),
+            Update::Pixels(rect) | Update::Copy { to: rect, .. } => Some(*rect),
             _ => None,
         });
         self.updates.lock().extend(rects);

@@ -1,10 +1,11 @@
 //! Which pixels a client does not have yet, and which of them it should get next.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::geometry::{Rect, Size};
+use crate::geometry::{Point, Rect, Size};
 
 /// Damage on a surface, kept in square tiles: of each the smallest rectangle that holds what is new
 /// in it. However much is drawn, this takes [`Damage::MAX_TILES`] tiles of memory at most; it may
@@ -16,6 +17,11 @@ use crate::geometry::{Rect, Size};
 /// all want more than the link has share it evenly, in turns. None starves: what a waiting tile owes
 /// goes towards nothing, what others pay does not.
 ///
+/// What the source copied from one place to another is copied by the client too, as long as it has
+/// most of the pixels: copies wait in a line of their own, at most [`MAX_MOVES`], which goes ahead of
+/// all pieces. Damage goes along: what of a copy's source the client does not have yet, or may have
+/// already because it is being read, is damage at the copy's target.
+///
 /// Costs: adding a rectangle touches the tiles that it covers; taking a piece looks at all tiles
 /// once (510 of them at 1920 × 1080); neither allocates.
 #[derive(Debug)]
@@ -26,6 +32,10 @@ pub(crate) struct Damage {
     tiles: Vec<Tile>,
     /// Tiles with damage.
     damaged: usize,
+    /// Copies that the client has to make before it gets the next piece.
+    moves: VecDeque<Move>,
+    /// What was taken last: its pixels are read some time until it is sent or the next is taken.
+    reading: Rect,
     /// Debts are told as they were then: later ones are scaled up instead of earlier ones down.
     epoch: Instant,
 }
@@ -43,9 +53,38 @@ struct Tile {
     rests_until: Instant,
 }
 
+/// Pixels that were copied from one place to another, which may overlap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Move {
+    /// The source's top left corner.
+    pub(crate) from: Point,
+    /// The target; the source has the same size.
+    pub(crate) to: Rect,
+}
+
+impl Move {
+    fn source(self) -> Rect {
+        self.to.shifted(Point {
+            x: self.from.x.saturating_sub(self.to.left),
+            y: self.from.y.saturating_sub(self.to.top),
+        })
+    }
+
+    /// Where pixels of the source go.
+    fn carried(self, rect: Rect) -> Rect {
+        let distance = Point {
+            x: self.to.left.saturating_sub(self.from.x),
+            y: self.to.top.saturating_sub(self.from.y),
+        };
+        rect.intersection(self.source()).shifted(distance)
+    }
+}
+
 /// What is to be sent next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Next {
+    /// The client copies pixels that it has.
+    Copy(Move),
     /// These pixels, which are not damaged any more.
     Piece(Rect),
     /// What is damaged was sent a moment ago, and can be sent again then.
@@ -62,6 +101,8 @@ const REST: Duration = Duration::from_millis(8);
 const DENSITY: f32 = 1.0;
 /// Pixels of a piece at most: 512 KiB as they are.
 const MAX_PIXELS: u64 = 128 * 1024;
+/// Copies that wait at most; what is copied beyond them is damage.
+const MAX_MOVES: usize = 64;
 
 impl Damage {
     /// Tiles at most; on a surface that would have more, tiles are larger.
@@ -93,12 +134,24 @@ impl Damage {
             columns,
             tiles: vec![tile; tiles],
             damaged: 0,
+            moves: VecDeque::new(),
+            reading: Rect::default(),
             epoch: now,
         }
     }
 
+    /// A surface of this size without damage, all of which is being read.
+    pub(crate) fn of_read(size: Size, now: Instant) -> Self {
+        let new = Self::new(size, now);
+        Self {
+            reading: new.bounds,
+            ..new
+        }
+    }
+
+    /// Whether the client has everything.
     pub(crate) fn is_empty(&self) -> bool {
-        self.damaged == 0
+        self.damaged == 0 && self.moves.is_empty()
     }
 
     /// The pixels of `rect` are new.
@@ -112,10 +165,58 @@ impl Damage {
         }
     }
 
-    /// Takes the next piece: as many tiles as make one rectangle, owe little and are likely to need
-    /// no more than `budget` bytes on the wire; at least one row of one tile.
+    /// The source copied pixels.
+    pub(crate) fn copied(&mut self, copy: Move) {
+        let possible = [copy.to, copy.source()].map(|rect| self.bounds.contains(rect));
+        if copy.to.is_empty() || possible.contains(&false) || !self.carry(copy) {
+            self.add(copy.to);
+        }
+    }
+
+    /// Has the client copy, and damage go along; `false` if that does not pay.
+    fn carry(&mut self, copy: Move) -> bool {
+        let stale = self.touched(copy.source());
+        let stale = stale.filter_map(|index| Some(self.tiles.get(index)?.damage));
+        let stale: Vec<Rect> = (stale.chain([self.reading]))
+            .map(|rect| copy.carried(rect))
+            .filter(|rect| !rect.is_empty())
+            .collect();
+        let missing: u64 = stale.iter().copied().map(Rect::pixels).sum();
+        if self.moves.len() >= MAX_MOVES || missing > copy.to.pixels() / 2 {
+            return false;
+        }
+        for index in self.touched(copy.to) {
+            if let Some(tile) = self.tiles.get_mut(index)
+                && !tile.damage.is_empty()
+            {
+                tile.damage = tile.damage.without(copy.to);
+                self.damaged -= usize::from(tile.damage.is_empty());
+            }
+        }
+        for rect in stale {
+            self.add(rect);
+        }
+        self.moves.push_back(copy);
+        true
+    }
+
+    /// Takes what comes next: a copy, or the next piece, which is as many tiles as make one
+    /// rectangle, owe little and are likely to need no more than `budget` bytes on the wire; at least
+    /// one row of one tile. What was taken before is sent or refused by now.
     pub(crate) fn take(&mut self, now: Instant, budget: usize) -> Next {
-        if self.is_empty() {
+        self.reading = Rect::default();
+        if let Some(copy) = self.moves.pop_front() {
+            return Next::Copy(copy);
+        }
+        let next = self.take_piece(now, budget);
+        if let Next::Piece(piece) = next {
+            self.reading = piece;
+        }
+        next
+    }
+
+    fn take_piece(&mut self, now: Instant, budget: usize) -> Next {
+        if self.damaged == 0 {
             return Next::Nothing;
         }
         let rested = |tile: &Tile| !tile.damage.is_empty() && tile.rests_until <= now;
@@ -179,6 +280,8 @@ impl Damage {
 
     /// `bytes` were sent for a piece.
     pub(crate) fn sent(&mut self, piece: Rect, bytes: usize, now: Instant) {
+        // Copies from here on are made after the client has it.
+        self.reading = Rect::default();
         self.learn(piece, bytes);
         let elapsed = self.half_lives(now);
         if elapsed > 256.0 {
@@ -188,9 +291,9 @@ impl Damage {
             self.epoch = now;
         }
         let scale = self.half_lives(now).exp2();
-        let pixels = pixels(piece).max(1) as f64;
+        let pixels = piece.pixels().max(1) as f64;
         for index in self.touched(piece) {
-            let part = self::pixels(piece.intersection(self.area(index))) as f64;
+            let part = piece.intersection(self.area(index)).pixels() as f64;
             if let Some(tile) = self.tiles.get_mut(index) {
                 tile.debt += bytes as f64 * part / pixels * scale;
                 tile.rests_until = now + REST;
@@ -200,7 +303,7 @@ impl Damage {
 
     /// A piece takes `bytes` on the wire, whether they are sent or not.
     pub(crate) fn learn(&mut self, piece: Rect, bytes: usize) {
-        let density = bytes as f32 / pixels(piece).max(1) as f32;
+        let density = bytes as f32 / piece.pixels().max(1) as f32;
         for index in self.touched(piece) {
             if let Some(tile) = self.tiles.get_mut(index) {
                 tile.density = density;
@@ -279,7 +382,7 @@ impl Budget {
 
     /// Pays for a tile's damage, if there is enough.
     fn pay(&mut self, tile: &Tile) -> bool {
-        let pixels = pixels(tile.damage);
+        let pixels = tile.damage.pixels();
         let bytes = pixels as f32 * tile.density;
         let enough = bytes <= self.bytes && pixels <= self.pixels;
         if enough {
@@ -288,10 +391,6 @@ impl Budget {
         }
         enough
     }
-}
-
-fn pixels(rect: Rect) -> u64 {
-    u64::from(rect.width()) * u64::from(rect.height())
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Weak};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 
 use crate::geometry::{Point, Rect, Size};
 use crate::source::{
@@ -117,20 +117,17 @@ impl Framebuffer {
     /// Asks `colour` for every pixel of `area` by its column and row: 0x00RRGGBB. Parts outside of
     /// the screen are not asked for.
     pub fn draw(&self, area: Rect, colour: impl Fn(u32, u32) -> u32) {
-        let area = {
-            let mut canvas = self.canvas.write();
-            let area = area.intersection(Rect::of_size(canvas.size));
-            if area.is_empty() {
-                return;
+        let mut canvas = self.canvas.write();
+        let area = area.intersection(Rect::of_size(canvas.size));
+        if area.is_empty() {
+            return;
+        }
+        for (y, row) in (area.top as u32..).zip(canvas.rows(area)) {
+            for (x, pixel) in (area.left as u32..).zip(row) {
+                *pixel = colour(x, y) & 0x00ff_ffff;
             }
-            for (y, row) in (area.top as u32..).zip(canvas.rows(area)) {
-                for (x, pixel) in (area.left as u32..).zip(row) {
-                    *pixel = colour(x, y) & 0x00ff_ffff;
-                }
-            }
-            area
-        };
-        self.tell(|observer| observer.updated(&[Update::Pixels(area)]));
+        }
+        self.tell_update(&canvas, Update::Pixels(area));
     }
 
     /// Copies `pixels`, rows of `area.width()` pixels without gaps, to `area`. `false`, and nothing
@@ -138,20 +135,53 @@ impl Framebuffer {
     #[must_use]
     pub fn blit(&self, area: Rect, pixels: &[u32]) -> bool {
         let count = u64::from(area.width()) * u64::from(area.height());
-        {
-            let mut canvas = self.canvas.write();
-            let inside = area.intersection(Rect::of_size(canvas.size)) == area;
-            if area.is_empty() || !inside || count != pixels.len() as u64 {
-                return false;
-            }
-            let source = pixels.chunks_exact(area.width() as usize);
-            for (row, source) in canvas.rows(area).zip(source) {
-                for (pixel, source) in row.iter_mut().zip(source) {
-                    *pixel = source & 0x00ff_ffff;
-                }
+        let mut canvas = self.canvas.write();
+        let inside = Rect::of_size(canvas.size).contains(area);
+        if area.is_empty() || !inside || count != pixels.len() as u64 {
+            return false;
+        }
+        let source = pixels.chunks_exact(area.width() as usize);
+        for (row, source) in canvas.rows(area).zip(source) {
+            for (pixel, source) in row.iter_mut().zip(source) {
+                *pixel = source & 0x00ff_ffff;
             }
         }
-        self.tell(|observer| observer.updated(&[Update::Pixels(area)]));
+        self.tell_update(&canvas, Update::Pixels(area));
+        true
+    }
+
+    /// Copies what is on the screen to `to`, from the rectangle of the same size whose top left corner
+    /// is `from`; the two may overlap. Clients that have the pixels are told to copy them too, which
+    /// costs a line of text or a window no more bytes than a dot. `false`, and nothing copied, if
+    /// one of them is not inside of the screen.
+    #[must_use]
+    pub fn copy(&self, from: Point, to: Rect) -> bool {
+        let mut canvas = self.canvas.write();
+        let bounds = Rect::of_size(canvas.size);
+        let far = |a: i32, b: u32| i64::from(a) + i64::from(b);
+        let inside = from.x >= 0
+            && from.y >= 0
+            && far(from.x, to.width()) <= bounds.right.into()
+            && far(from.y, to.height()) <= bounds.bottom.into();
+        if to.is_empty() || !bounds.contains(to) || !inside {
+            return false;
+        }
+        let stride = canvas.size.width as usize;
+        let start = |x: i32, y: i32| y as usize * stride + x as usize;
+        let width = to.width() as usize;
+        let copy_row = |row: i32| {
+            let source = start(from.x, from.y + row);
+            let target = start(to.left, to.top + row);
+            canvas.pixels.copy_within(source..source + width, target);
+        };
+        let rows = 0..to.bottom - to.top;
+        // A row must be read before it is written.
+        if from.y < to.top {
+            rows.rev().for_each(copy_row);
+        } else {
+            rows.for_each(copy_row);
+        }
+        self.tell_update(&canvas, Update::Copy { from, to });
         true
     }
 
@@ -184,6 +214,11 @@ impl Framebuffer {
     pub fn show_cursor(&self, visible: bool) {
         self.cursor.lock().visible = visible;
         self.tell(|observer| observer.cursor_changed());
+    }
+
+    /// Tells of new pixels while nobody can read them, so that copies are known when they can be.
+    fn tell_update(&self, _canvas: &RwLockWriteGuard<'_, Canvas>, update: Update) {
+        self.tell(|observer| observer.updated(&[update]));
     }
 
     fn tell(&self, what: impl Fn(&dyn DisplayObserver)) {

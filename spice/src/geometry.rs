@@ -44,6 +44,50 @@ impl Rect {
         }
     }
 
+    /// This rectangle, so many pixels to the right and down. Nothing goes past the ends of `i32`.
+    #[must_use]
+    pub fn shifted(self, by: Point) -> Self {
+        Self {
+            left: self.left.saturating_add(by.x),
+            top: self.top.saturating_add(by.y),
+            right: self.right.saturating_add(by.x),
+            bottom: self.bottom.saturating_add(by.y),
+        }
+    }
+
+    /// A rectangle that covers what is in this one and not in `other`: the smallest one.
+    #[must_use]
+    pub fn without(self, other: Self) -> Self {
+        let common = self.intersection(other);
+        if common.is_empty() {
+            return self;
+        }
+        let mut rest = self;
+        let across = (common.left, common.right) == (self.left, self.right);
+        let down = (common.top, common.bottom) == (self.top, self.bottom);
+        match (across, down) {
+            (true, true) => return Self::default(),
+            (true, false) if common.top == self.top => rest.top = common.bottom,
+            (true, false) if common.bottom == self.bottom => rest.bottom = common.top,
+            (false, true) if common.left == self.left => rest.left = common.right,
+            (false, true) if common.right == self.right => rest.right = common.left,
+            _ => {}
+        }
+        rest
+    }
+
+    /// Pixels in it.
+    #[must_use]
+    pub fn pixels(self) -> u64 {
+        u64::from(self.width()) * u64::from(self.height())
+    }
+
+    /// Whether every pixel of `other` is in it.
+    #[must_use]
+    pub fn contains(self, other: Self) -> bool {
+        other.is_empty() || self.intersection(other) == other
+    }
+
     /// Whether no pixel is in it.
     #[must_use]
     pub fn is_empty(self) -> bool {

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::damage::{Damage, Next};
+use crate::damage::{Damage, Move, Next};
 use crate::geometry::{Rect, Size};
 use crate::source::{ClientCapabilities, DisplayObserver, DisplaySource, Update};
 
@@ -49,9 +49,10 @@ impl Viewer {
         self.state.lock().layout_changed = true;
     }
 
-    /// Forgets all damage; what is drawn on a surface of this size is damage from here on.
+    /// Forgets all damage; what is drawn on a surface of this size is damage from here on, while
+    /// all of it is read.
     pub(crate) fn restart(&self, size: Size) {
-        self.state.lock().damage = Damage::new(size, Instant::now());
+        self.state.lock().damage = Damage::of_read(size, Instant::now());
     }
 
     /// More damage, or damage again.
@@ -59,12 +60,12 @@ impl Viewer {
         self.state.lock().damage.add(rect);
     }
 
-    /// What to send next, in about so many bytes. Unless it is a piece, [`Viewer::wake`] rings for
+    /// What to send next, in about so many bytes. If that is nothing, [`Viewer::wake`] rings for
     /// more damage.
     pub(crate) fn take_damage(&self, budget: usize) -> Next {
         let mut state = self.state.lock();
         let next = state.damage.take(Instant::now(), budget);
-        state.waiting = !matches!(next, Next::Piece(_));
+        state.waiting = matches!(next, Next::At(_) | Next::Nothing);
         next
     }
 
@@ -86,6 +87,12 @@ impl Viewer {
             for update in updates {
                 match update {
                     Update::Pixels(rect) => state.damage.add(*rect),
+                    Update::Copy { from, to } => {
+                        state.damage.copied(Move {
+                            from: *from,
+                            to: *to,
+                        });
+                    }
                 }
             }
             !state.damage.is_empty() && std::mem::take(&mut state.waiting)

@@ -155,6 +155,7 @@ pub(crate) mod main {
 
 pub(crate) mod display {
     pub(crate) const MARK: u16 = 102;
+    pub(crate) const COPY_BITS: u16 = 104;
     pub(crate) const INVAL_ALL_PALETTES: u16 = 108;
     pub(crate) const DRAW_FILL: u16 = 302;
     pub(crate) const DRAW_COPY: u16 = 304;

@@ -41,6 +41,15 @@ pub struct Layout {
 pub enum Update {
     /// These pixels are new.
     Pixels(Rect),
+    /// `to` holds the pixels now that were, just before, in the rectangle of the same size whose top
+    /// left corner is `from`; the two may overlap. Everything that was drawn before was told before,
+    /// and nobody could read the surface between the copy and this.
+    Copy {
+        /// The source's top left corner.
+        from: Point,
+        /// Where the pixels are now.
+        to: Rect,
+    },
 }
 
 /// How a cursor's pixels are stored (spice-protocol `enums.h`, `SpiceCursorType`).

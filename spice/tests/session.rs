@@ -194,6 +194,13 @@ fn every_client_shows_what_the_screen_shows() {
             },
             step,
         );
+        let moved = Rect {
+            left: 20,
+            top: 30 + step as i32 % 2 * 40,
+            right: 500,
+            bottom: 400,
+        };
+        assert!(fixture.screen.copy(Point { x: 37, y: 50 }, moved));
         if step % 20 == 10 {
             let size = Size {
                 width: 600 + step,
@@ -207,6 +214,24 @@ fn every_client_shows_what_the_screen_shows() {
     }
     canvas.catch_up(&mut display, &fixture.screen);
     other_canvas.catch_up(&mut other, &fixture.screen);
+}
+
+#[test]
+fn what_a_client_has_is_moved_and_not_sent_again() {
+    let fixture = fixture();
+    paint(&fixture, Rect::of_size(SMALL), 1);
+    let (_main, mut display) = fixture.viewer();
+    let mut canvas = Canvas::default();
+    canvas.catch_up(&mut display, &fixture.screen);
+    let to = Rect {
+        top: 9,
+        ..Rect::of_size(SMALL)
+    };
+
+    assert!(fixture.screen.copy(Point::default(), to));
+
+    assert_eq!(canvas.follow(&mut display), 104);
+    assert!(canvas.equals(&fixture.screen));
 }
 
 #[test]

@@ -1,15 +1,17 @@
 //! Which tiles of a surface changed.
 
-use caraway_spice::{Rect, Size};
+use caraway_spice::{Point, Rect, Size, Update};
 
 /// Pixels across a tile.
 pub(super) const TILE_WIDTH: u32 = 32;
 /// Pixels down a tile.
 const TILE_HEIGHT: u32 = 16;
 
-/// A flag for each tile of a surface.
+/// A flag for each tile of a surface, and copies on it.
 #[derive(Default)]
 pub(super) struct Damage {
+    /// Up to the last copy.
+    news: Vec<Update>,
     size: Size,
     columns: usize,
     tiles: Vec<bool>,
@@ -21,6 +23,7 @@ impl Damage {
         let columns = size.width.div_ceil(TILE_WIDTH) as usize;
         let rows = size.height.div_ceil(TILE_HEIGHT) as usize;
         Self {
+            news: Vec::new(),
             size,
             columns,
             tiles: vec![false; columns * rows],
@@ -50,9 +53,28 @@ impl Damage {
         }
     }
 
+    /// Notes that pixels were copied on the surface, after whatever is marked.
+    pub(super) fn copied(&mut self, from: Point, to: Rect) {
+        let before = self.rects();
+        self.news.extend(before.into_iter().map(Update::Pixels));
+        self.news.push(Update::Copy { from, to });
+    }
+
+    /// Whether there was a copy since the last call of [`take`](Self::take).
+    pub(super) fn has_copies(&self) -> bool {
+        !self.news.is_empty()
+    }
+
+    /// What happened since the last call, in its order.
+    pub(super) fn take(&mut self) -> Vec<Update> {
+        let mut news = std::mem::take(&mut self.news);
+        news.extend(self.rects().into_iter().map(Update::Pixels));
+        news
+    }
+
     /// The marked tiles as rectangles that do not overlap, and none is marked any more. Runs that
     /// are the same in consecutive rows of tiles become one rectangle.
-    pub(super) fn take(&mut self) -> Vec<Rect> {
+    fn rects(&mut self) -> Vec<Rect> {
         if !std::mem::take(&mut self.any) {
             return Vec::new();
         }
@@ -104,7 +126,7 @@ mod tests {
             damage.mark(x, y);
         }
 
-        let rects = damage.take();
+        let rects = damage.rects();
 
         let expected = [(0, 0, 64, 32), (96, 32, 100, 40)];
         let found: Vec<_> = rects

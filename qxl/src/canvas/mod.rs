@@ -5,6 +5,7 @@
 
 mod color;
 mod damage;
+mod moves;
 mod region;
 mod rop;
 
@@ -12,8 +13,9 @@ pub(crate) use color::{from_555, from_565, rgb, to_555, to_565};
 pub(crate) use region::Region;
 pub(crate) use rop::Rop;
 
-use caraway_spice::{Rect, Size};
+use caraway_spice::{Rect, Size, Update};
 use damage::{Damage, TILE_WIDTH};
+use moves::Draft;
 
 /// A surface's pixels: 32 bits each, blue lowest, alpha (or nothing) highest.
 #[derive(Default)]
@@ -22,6 +24,8 @@ pub(crate) struct Canvas {
     pixels: Vec<u32>,
     damage: Damage,
     scratch: Vec<u32>,
+    /// If somebody is told of moved pixels.
+    draft: Option<Box<Draft>>,
 }
 
 impl Canvas {
@@ -33,7 +37,14 @@ impl Canvas {
             pixels: vec![0; count],
             damage: Damage::new(size),
             scratch: Vec::new(),
+            draft: None,
         }
+    }
+
+    /// From here on, what a drawing only moves is noted as a copy. Whoever draws then looks at
+    /// [`has_copies`](Self::has_copies) before others may read the surface.
+    pub(crate) fn find_moves(&mut self) {
+        self.draft = Some(Box::default());
     }
 
     pub(crate) fn size(&self) -> Size {
@@ -93,6 +104,12 @@ impl Canvas {
         rop: Rop,
         mut source: impl FnMut(u32, u32, &mut [u32]) -> bool,
     ) {
+        if rop == Rop::PUT
+            && let Some(draft) = self.draft.take()
+        {
+            self.paint_moved(draft, region, source);
+            return;
+        }
         let mut scratch = std::mem::take(&mut self.scratch);
         region.clipped(self.area()).visit(|rect| {
             // On the surface no coordinate is negative.
@@ -144,8 +161,13 @@ impl Canvas {
         self.damage.mark_area(area.intersection(self.area()));
     }
 
-    /// Where pixels changed since the last call.
-    pub(crate) fn take_damage(&mut self) -> Vec<Rect> {
+    /// Whether pixels were copied since the last call of [`take_damage`](Self::take_damage).
+    pub(crate) fn has_copies(&self) -> bool {
+        self.damage.has_copies()
+    }
+
+    /// What changed since the last call, in its order.
+    pub(crate) fn take_damage(&mut self) -> Vec<Update> {
         self.damage.take()
     }
 }
@@ -184,7 +206,7 @@ mod tests {
 
         canvas.fill(&rect(40, 40, 50, 42).into(), Rop::PUT, 7);
 
-        assert_eq!(canvas.take_damage(), [rect(32, 32, 64, 48)]);
+        assert_eq!(canvas.take_damage(), [Update::Pixels(rect(32, 32, 64, 48))]);
     }
 
     #[test]

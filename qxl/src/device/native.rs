@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use caraway_spice::{CursorState, DisplayObserver, Rect, Update};
+use caraway_spice::{CursorState, DisplayObserver, Rect};
 
 use super::memslots::GuestAddress;
 use super::rings::{COMMANDS, RingError};
+use super::screen::Screen;
 use super::{Core, Mode, Qxl, interrupts};
 use crate::canvas::{Canvas, Region, Rop};
 use crate::command::wire::RingCommand;
@@ -225,8 +226,12 @@ impl Qxl {
             _ => None,
         };
         if target == 0 {
-            if let Some(canvas) = self.screen.write().canvas.as_mut() {
+            let mut screen = self.screen.write();
+            if let Some(canvas) = screen.canvas.as_mut() {
                 paint(drawable, source, canvas);
+                if canvas.has_copies() {
+                    self.tell_updates(&mut screen);
+                }
             }
         } else if let Some(surface) = core.surfaces.get_mut(target) {
             paint(drawable, source, &mut surface.canvas);
@@ -249,34 +254,36 @@ impl Qxl {
 
     /// Tells the observers what is news.
     pub(super) fn tell_observers(&self) {
-        let updates: Vec<Update> = {
-            // Only a writer may take the damage; mostly there is some.
-            let damage = self.screen.write().take_damage();
-            damage.into_iter().map(Update::Pixels).collect()
-        };
         let (layout, cursor) = self.news.take();
-        if updates.is_empty() && !layout && !cursor {
-            return;
-        }
-        let observers: Vec<Arc<dyn DisplayObserver>> = {
-            let mut observers = self.observers.lock();
-            observers.retain(|observer| observer.strong_count() > 0);
-            observers
-                .iter()
-                .filter_map(std::sync::Weak::upgrade)
-                .collect()
-        };
-        for observer in observers {
+        for observer in self.observers() {
             if layout {
                 observer.layout_changed();
-            }
-            if !updates.is_empty() {
-                observer.updated(&updates);
             }
             if cursor {
                 observer.cursor_changed();
             }
         }
+        self.tell_updates(&mut self.screen.write());
+    }
+
+    /// Tells the observers which pixels are new, while they can't read them, so that nobody has
+    /// pixels from after a copy and does not know of it.
+    fn tell_updates(&self, screen: &mut Screen) {
+        let updates = screen.take_damage();
+        if !updates.is_empty() {
+            for observer in self.observers() {
+                observer.updated(&updates);
+            }
+        }
+    }
+
+    fn observers(&self) -> Vec<Arc<dyn DisplayObserver>> {
+        let mut observers = self.observers.lock();
+        observers.retain(|observer| observer.strong_count() > 0);
+        observers
+            .iter()
+            .filter_map(std::sync::Weak::upgrade)
+            .collect()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use caraway_spice::{Head, Layout, Rect, Size};
+use caraway_spice::{Head, Layout, Size, Update};
 
 use crate::canvas::Canvas;
 use crate::command::SurfaceShape;
@@ -19,7 +19,8 @@ pub(super) struct Screen {
 
 impl Screen {
     /// A new surface, with one head that shows all of it.
-    pub(super) fn replace(&mut self, canvas: Canvas, shape: Option<SurfaceShape>) {
+    pub(super) fn replace(&mut self, mut canvas: Canvas, shape: Option<SurfaceShape>) {
+        canvas.find_moves();
         self.heads = vec![Head {
             id: 0,
             area: canvas.area(),
@@ -50,8 +51,8 @@ impl Screen {
         }
     }
 
-    /// Where pixels changed since the last call.
-    pub(super) fn take_damage(&mut self) -> Vec<Rect> {
+    /// What changed since the last call, in its order.
+    pub(super) fn take_damage(&mut self) -> Vec<Update> {
         self.canvas.as_mut().map_or(Vec::new(), Canvas::take_damage)
     }
 }

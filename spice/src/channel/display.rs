@@ -174,6 +174,7 @@ impl Sender<'_> {
                 continue;
             };
             match viewer.take_damage(room) {
+                Next::Copy(copy) => self.send(draw::copy_bits(copy)).await?,
                 Next::Piece(area) => self.send_piece(area, room).await?,
                 Next::At(time) => {
                     // Cut short by whatever else happens.
@@ -237,7 +238,10 @@ impl Sender<'_> {
             None
         };
         match message.filter(|message| message.len() <= MAX_IMAGE_BYTES) {
-            Some(message) => self.send(message).await,
+            Some(message) => {
+                viewer.sent_damage(whole, message.len());
+                self.send(message).await
+            }
             None => {
                 viewer.add_damage(whole);
                 Ok(())

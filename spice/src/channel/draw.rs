@@ -1,6 +1,7 @@
 //! The messages that draw (`spice.proto`, display channel).
 
 use crate::codec::{Image, Pixels};
+use crate::damage::Move;
 use crate::geometry::{Rect, Size};
 use crate::protocol::display as id;
 use crate::source::Head;
@@ -54,6 +55,13 @@ pub(super) fn fill(area: Rect, pixels: &Pixels) -> Option<Message> {
         .u32(colour)
         .u16(OP_PUT);
     Some(no_mask(message))
+}
+
+/// Copies pixels that the client has to another place.
+pub(super) fn copy_bits(Move { from, to }: Move) -> Message {
+    base(Message::new(id::COPY_BITS), to)
+        .i32(from.x)
+        .i32(from.y)
 }
 
 /// `DisplayBase` without clip.

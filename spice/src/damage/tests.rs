@@ -32,9 +32,10 @@ fn send(damage: &mut Damage, now: &mut Instant, budget: usize, density: usize) -
     loop {
         match damage.take(*now, budget) {
             Next::Piece(piece) => {
-                damage.sent(piece, pixels(piece) as usize * density, *now);
+                damage.sent(piece, piece.pixels() as usize * density, *now);
                 return Some(piece);
             }
+            Next::Copy(_) => {}
             Next::At(later) => *now = later,
             Next::Nothing => return None,
         }
@@ -125,6 +126,267 @@ proptest! {
     }
 }
 
+/// A source and a client as small surfaces: the client gets whatever the damage says.
+struct Model {
+    damage: Damage,
+    source: Vec<u32>,
+    client: Vec<u32>,
+    /// The piece that was taken, and its pixels once they are read.
+    piece: Option<(Rect, Option<Vec<u32>>)>,
+    drawn: u32,
+    copies: usize,
+    now: Instant,
+}
+
+#[derive(Debug, Clone)]
+enum Action {
+    Draw(Rect),
+    Copy(Point, Rect),
+    Take,
+    Read,
+    Send,
+    Refuse,
+}
+
+impl Model {
+    const SIZE: Size = Size {
+        width: 200,
+        height: 150,
+    };
+
+    /// At the beginning the whole surface is taken.
+    fn new() -> Self {
+        let now = Instant::now();
+        Self {
+            damage: Damage::of_read(Self::SIZE, now),
+            source: vec![0; 200 * 150],
+            client: vec![1; 200 * 150],
+            piece: Some((Rect::of_size(Self::SIZE), None)),
+            drawn: 0,
+            copies: 0,
+            now,
+        }
+    }
+
+    fn get(surface: &[u32], area: Rect) -> Vec<u32> {
+        let rows = surface.chunks_exact(200).skip(area.top as usize);
+        rows.take(area.height() as usize)
+            .flat_map(|row| &row[area.left as usize..area.right as usize])
+            .copied()
+            .collect()
+    }
+
+    fn put(surface: &mut [u32], area: Rect, pixels: &[u32]) {
+        let rows = surface.chunks_exact_mut(200).skip(area.top as usize);
+        for (row, new) in rows.zip(pixels.chunks_exact(area.width() as usize)) {
+            row[area.left as usize..area.right as usize].copy_from_slice(new);
+        }
+    }
+
+    fn copy(surface: &mut [u32], copy: Move) {
+        let pixels = Self::get(surface, copy.source());
+        Self::put(surface, copy.to, &pixels);
+    }
+
+    fn act(&mut self, action: &Action) {
+        match action {
+            Action::Draw(area) => {
+                // No two pixels that were ever drawn are the same.
+                let start = self.drawn;
+                self.drawn += area.pixels() as u32;
+                let new: Vec<u32> = (start + 2..self.drawn + 2).collect();
+                Self::put(&mut self.source, *area, &new);
+                self.damage.add(*area);
+            }
+            Action::Copy(from, to) => {
+                let copy = Move {
+                    from: *from,
+                    to: *to,
+                };
+                Self::copy(&mut self.source, copy);
+                self.damage.copied(copy);
+            }
+            Action::Take if self.piece.is_none() => match self.damage.take(self.now, 20_000) {
+                Next::Copy(copy) => {
+                    Self::copy(&mut self.client, copy);
+                    self.copies += 1;
+                }
+                Next::Piece(piece) => self.piece = Some((piece, None)),
+                Next::At(later) => self.now = later,
+                Next::Nothing => {}
+            },
+            Action::Take => {}
+            Action::Read => {
+                if let Some((piece, pixels @ None)) = &mut self.piece {
+                    *pixels = Some(Self::get(&self.source, *piece));
+                }
+            }
+            Action::Send => {
+                self.act(&Action::Read);
+                if let Some((piece, Some(pixels))) = self.piece.take() {
+                    Self::put(&mut self.client, piece, &pixels);
+                    self.damage.sent(piece, pixels.len(), self.now);
+                }
+            }
+            Action::Refuse => {
+                if let Some((piece, _)) = self.piece.take() {
+                    self.damage.learn(piece, 4 * piece.pixels() as usize);
+                    self.damage.add(piece);
+                }
+            }
+        }
+    }
+
+    fn finish(&mut self) {
+        while self.piece.is_some() || !self.damage.is_empty() {
+            self.act(&Action::Send);
+            self.act(&Action::Take);
+        }
+    }
+}
+
+fn on_model() -> impl Strategy<Value = Rect> {
+    ((0..199_i32, 1..200_i32), (0..149_i32, 1..150_i32)).prop_map(
+        |((left, width), (top, height))| Rect {
+            left,
+            top,
+            right: (left + width).min(200),
+            bottom: (top + height).min(150),
+        },
+    )
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    let copy = (on_model(), -60..60, -60..60).prop_map(|(from, x, y)| {
+        let whole = Rect::of_size(Model::SIZE);
+        let by = Point { x, y };
+        let back = Point { x: -x, y: -y };
+        let to = from.shifted(by).intersection(whole);
+        let from = to.shifted(back);
+        (!to.is_empty()).then_some(Action::Copy(
+            Point {
+                x: from.left,
+                y: from.top,
+            },
+            to,
+        ))
+    });
+    prop_oneof![
+        2 => on_model().prop_map(|area| Action::Draw(Rect {
+            right: area.right.min(area.left + 30),
+            bottom: area.bottom.min(area.top + 30),
+            ..area
+        })),
+        3 => copy.prop_map(|copy| copy.unwrap_or(Action::Take)),
+        4 => Just(Action::Take),
+        1 => Just(Action::Read),
+        3 => Just(Action::Send),
+        1 => Just(Action::Refuse),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn a_client_that_copies_and_draws_ends_with_the_pixels_of_the_source(
+        actions in prop::collection::vec(action(), 0..80)
+    ) {
+        let mut model = Model::new();
+
+        actions.iter().for_each(|action| model.act(action));
+        model.finish();
+
+        prop_assert!(model.source == model.client);
+    }
+}
+
+#[test]
+fn what_a_client_has_is_copied_and_not_sent_again() {
+    let mut model = Model::new();
+    model.finish();
+    let to = Rect {
+        bottom: 137,
+        ..Rect::of_size(Model::SIZE)
+    };
+
+    for _ in 0..20 {
+        model.act(&Action::Copy(Point { x: 0, y: 13 }, to));
+    }
+
+    assert_eq!(model.damage.damaged, 0);
+    model.finish();
+    assert_eq!(model.copies, 20);
+}
+
+#[test]
+fn what_a_client_has_not_is_sent_where_it_was_copied_to() {
+    let mut model = Model::new();
+    model.finish();
+    model.now += REST;
+    let area = |left, top| Rect {
+        left,
+        top,
+        right: left + 20,
+        bottom: top + 10,
+    };
+    model.act(&Action::Draw(area(70, 70)));
+
+    model.act(&Action::Copy(
+        Point { x: 64, y: 64 },
+        Rect {
+            left: 0,
+            top: 0,
+            right: 60,
+            bottom: 60,
+        },
+    ));
+
+    let copy = model.damage.take(model.now, ANY_BUDGET);
+    assert!(matches!(copy, Next::Copy(_)), "{copy:?}");
+    let pieces = [0, 1].map(|_| model.damage.take(model.now, ANY_BUDGET));
+    assert_eq!(pieces, [area(6, 6), area(70, 70)].map(Next::Piece));
+    assert!(model.damage.is_empty());
+}
+
+#[test]
+fn copies_that_nobody_makes_become_damage() {
+    let mut model = Model::new();
+    model.finish();
+    let to = Rect {
+        bottom: 137,
+        ..Rect::of_size(Model::SIZE)
+    };
+
+    for _ in 0..1000 {
+        model.act(&Action::Copy(Point { x: 0, y: 13 }, to));
+    }
+
+    assert_eq!(model.damage.moves.len(), MAX_MOVES);
+    model.finish();
+    assert!(model.source == model.client);
+}
+
+#[test]
+fn copies_from_outside_are_damage() {
+    let mut model = Model::new();
+    model.finish();
+    let to = tile(0, 0);
+
+    model.damage.copied(Move {
+        from: Point {
+            x: i32::MIN,
+            y: 120,
+        },
+        to,
+    });
+
+    assert_eq!(
+        model.damage.take(model.now + REST, ANY_BUDGET),
+        Next::Piece(to)
+    );
+}
+
 #[test]
 fn small_new_damage_goes_ahead_of_a_film() {
     let mut now = Instant::now();
@@ -159,11 +421,11 @@ fn a_budget_cuts_pieces_by_what_their_tiles_took_before() {
     let mut now = Instant::now();
     let mut damage = Damage::new(SIZE, now);
     let whole = Rect::of_size(SIZE);
-    damage.learn(whole, pixels(whole) as usize * 3);
+    damage.learn(whole, whole.pixels() as usize * 3);
     damage.add(whole);
 
     while let Some(piece) = send(&mut damage, &mut now, 5000, 3) {
-        assert!(pixels(piece) * 3 <= 5000, "{piece:?}");
+        assert!(piece.pixels() * 3 <= 5000, "{piece:?}");
     }
 }
 

@@ -436,6 +436,17 @@ impl Canvas {
         match kind {
             3 | 108 => {}
             102 => self.marked = true,
+            104 => {
+                let to = rect(&body, 4);
+                let (x, y) = (word(&body, 21), word(&body, 25));
+                let (across, down) = (x + to[2] - to[0], y + to[3] - to[1]);
+                let rows = (y..down).map(|row| row * self.width);
+                let pixels: Vec<u32> = rows
+                    .flat_map(|row| (row + x) as usize..(row + across) as usize)
+                    .map(|index| self.pixels[index])
+                    .collect();
+                self.put(to, |index| pixels[index]);
+            }
             302 => {
                 assert_eq!((body[20], body[21], body.len()), (0, 1, 41));
                 let colour = word(&body, 22);

@@ -1,0 +1,527 @@
+//! Finding what a drawing only moved.
+//!
+//! Drivers send a scrolled text or a dragged window as new pixels, though most of them were on the
+//! surface before, at another place. Here a drawing is compared with the surface before it is drawn;
+//! if much is different, distinctive runs of the new pixels are looked for among the old ones. If
+//! many are found the same distance away, that rectangle is copied on the surface, clients are told
+//! to copy it too, and what the copy does not explain is drawn as ever. So a wrong guess costs some
+//! pixels and makes none wrong.
+//!
+//! Rows of the surface are looked at [`STEP`] apart only, for runs from as many consecutive rows of
+//! the drawing: whatever the distance, one of them meets a row that is looked at.
+
+use caraway_spice::{Point, Rect};
+
+use super::{Canvas, Region};
+
+/// Different pixels that are worth a search: a square of 64.
+const LEAST_CHANGE: usize = 64 * 64;
+/// Found pixels, not counting plain ones, that are worth a copy.
+const LEAST_GAIN: u64 = 1024;
+/// Pixels of a run that is looked for.
+const RUN: usize = 16;
+/// Changes of colour in a run that make it distinctive.
+const LEAST_EDGES: usize = 4;
+/// Runs of a row from which the most distinctive is taken.
+const TRIES: usize = 48;
+/// Rows from one that is looked at to the next.
+const STEP: usize = 8;
+/// Places of the drawing from which runs are taken.
+const PLACES: usize = 12;
+/// Runs that are found, right or wrong, before it is enough.
+const MOST_HITS: usize = 4096;
+/// Distances that are thought of, and those that are tried.
+const DISTANCES: usize = 64;
+const TRIED: usize = 4;
+/// Pixels that are compared at once when a distance is tried.
+const PIECE: usize = 32;
+/// Pixels for which memory is kept between two drawings.
+const KEPT: usize = 1024 * 1024;
+
+/// What a drawing makes different.
+#[derive(Default)]
+pub(super) struct Draft {
+    /// At most one for each row of each rectangle.
+    spans: Vec<Span>,
+    pixels: Vec<u32>,
+    /// What a copy's target is to hold.
+    target: Vec<u32>,
+}
+
+/// Consecutive pixels of a row.
+struct Span {
+    x: u32,
+    y: u32,
+    start: usize,
+    len: usize,
+}
+
+impl Span {
+    fn area(&self) -> Rect {
+        Rect {
+            left: self.x as i32,
+            top: self.y as i32,
+            right: (self.x + self.len as u32) as i32,
+            bottom: self.y as i32 + 1,
+        }
+    }
+}
+
+/// A distance to the right and down, and how much of a drawing it explains.
+struct Explanation {
+    distance: (i64, i64),
+    gain: u64,
+    to: Rect,
+}
+
+/// A run of pixels of the drawing.
+struct Run<'a> {
+    hash: u32,
+    x: u32,
+    y: u32,
+    pixels: &'a [u32],
+}
+
+impl Canvas {
+    /// Like [`paint`](Self::paint), but what was only moved is told as a copy.
+    pub(super) fn paint_moved(
+        &mut self,
+        mut draft: Box<Draft>,
+        region: &Region,
+        mut source: impl FnMut(u32, u32, &mut [u32]) -> bool,
+    ) {
+        draft.clear();
+        let mut scratch = std::mem::take(&mut self.scratch);
+        region.clipped(self.area()).visit(|rect| {
+            let (left, width) = (rect.left as u32, rect.width());
+            scratch.resize(width as usize, 0);
+            for y in rect.top as u32..rect.bottom as u32 {
+                if !source(left, y, &mut scratch) {
+                    return false;
+                }
+                let there = self.row(left, y, width).unwrap_or_default();
+                draft.note(left, y, there, &scratch);
+            }
+            true
+        });
+        self.scratch = scratch;
+        if let Some(found) = draft.find(self) {
+            self.move_pixels(&mut draft, &found);
+        }
+        for span in &draft.spans {
+            self.put_row(span.x, span.y, draft.of(span));
+        }
+        self.draft = Some(draft);
+    }
+
+    /// Copies pixels on the surface, and puts what the drawing has otherwise at the copy's target.
+    fn move_pixels(&mut self, draft: &mut Draft, found: &Explanation) {
+        let (to, (dx, dy)) = (found.to, found.distance);
+        let (left, top, width) = (to.left as u32, to.top as u32, to.width());
+        let mut target = std::mem::take(&mut draft.target);
+        for y in top..to.bottom as u32 {
+            target.extend(self.row(left, y, width).unwrap_or_default());
+        }
+        for span in &draft.spans {
+            let start = span.x.max(left);
+            let end = (span.x + span.len as u32).min(to.right as u32);
+            if span.y < top || start >= end {
+                continue;
+            }
+            let new = &draft.of(span)[(start - span.x) as usize..(end - span.x) as usize];
+            let at = (span.y - top) as usize * width as usize + (start - left) as usize;
+            if let Some(place) = target.get_mut(at..at + new.len()) {
+                place.copy_from_slice(new);
+            }
+        }
+        // The rectangle's pieces that were found are all on the surface, and so is it.
+        let from = Point {
+            x: (i64::from(to.left) - dx) as i32,
+            y: (i64::from(to.top) - dy) as i32,
+        };
+        let mut copy_row = |row: u32| {
+            let source = self.range(from.x as u32, from.y as u32 + row, width);
+            let place = self.range(left, top + row, width);
+            if let Some((source, place)) = source.zip(place) {
+                self.pixels.copy_within(source, place.start);
+            }
+        };
+        // A row must be read before it is written.
+        if dy > 0 {
+            (0..to.height()).rev().for_each(&mut copy_row);
+        } else {
+            (0..to.height()).for_each(&mut copy_row);
+        }
+        self.damage.copied(from, to);
+        for (y, row) in (top..).zip(target.chunks_exact(width as usize)) {
+            self.put_row(left, y, row);
+        }
+        draft.target = target;
+    }
+}
+
+impl Draft {
+    fn clear(&mut self) {
+        self.spans.clear();
+        for pixels in [&mut self.pixels, &mut self.target] {
+            pixels.clear();
+            pixels.shrink_to(KEPT);
+        }
+    }
+
+    /// Takes what is `new` on row `y` from `x`.
+    fn note(&mut self, x: u32, y: u32, old: &[u32], new: &[u32]) {
+        if old == new || old.len() != new.len() {
+            return;
+        }
+        // Whole pieces are compared faster than pixels.
+        let mut pieces = old.chunks(PIECE).zip(new.chunks(PIECE));
+        let first = pieces.position(|(old, new)| old != new).unwrap_or(0);
+        let last = pieces.rposition(|(old, new)| old != new);
+        let last = last.map_or(first, |last| first + 1 + last);
+        let end = ((last + 1) * PIECE).min(new.len());
+        let start = first * PIECE;
+        self.spans.push(Span {
+            x: x + start as u32,
+            y,
+            start: self.pixels.len(),
+            len: end - start,
+        });
+        self.pixels.extend(&new[start..end]);
+    }
+
+    fn of(&self, span: &Span) -> &[u32] {
+        &self.pixels[span.start..span.start + span.len]
+    }
+
+    /// The copy on `canvas` that explains most of the drawing, if any explains much of it.
+    fn find(&self, canvas: &Canvas) -> Option<Explanation> {
+        if self.pixels.len() < LEAST_CHANGE {
+            return None;
+        }
+        let runs = self.runs();
+        let mut distances = self.distances(canvas, &runs);
+        distances.sort_unstable_by_key(|&(_, votes)| std::cmp::Reverse(votes));
+        let tried = distances.iter().take(TRIED);
+        let explanations = tried.map(|&(distance, _)| self.explain(canvas, distance));
+        explanations
+            .max_by_key(|explanation| explanation.gain)
+            .filter(|best| best.gain >= LEAST_GAIN.max(self.pixels.len() as u64 / 16))
+    }
+
+    /// Distinctive runs from different places, in the order of their hashes, each hash once.
+    fn runs(&self) -> Vec<Run<'_>> {
+        let places = (self.spans.len() / STEP).min(PLACES);
+        let last = self.spans.len().saturating_sub(STEP);
+        let firsts = (0..places).map(|place| last * place / (places - 1).max(1));
+        let spans = firsts.flat_map(|first| &self.spans[first..first + STEP]);
+        let mut runs: Vec<Run<'_>> = spans.filter_map(|span| self.run(span)).collect();
+        runs.sort_unstable_by_key(|run| run.hash);
+        runs.dedup_by_key(|run| run.hash);
+        runs
+    }
+
+    /// The most distinctive run of a row.
+    fn run(&self, span: &Span) -> Option<Run<'_>> {
+        let pixels = self.of(span);
+        let step = (pixels.len() / TRIES).max(RUN / 4);
+        let edges = |run: &[u32]| run.windows(2).filter(|two| two[0] != two[1]).count();
+        let runs = pixels.windows(RUN).enumerate().step_by(step);
+        let (at, run) = runs.max_by_key(|(_, run)| edges(run))?;
+        (edges(run) >= LEAST_EDGES).then(|| Run {
+            hash: hash(run),
+            x: span.x + at as u32,
+            y: span.y,
+            pixels: run,
+        })
+    }
+
+    /// How far away from its old place each run is found, and how often.
+    fn distances(&self, canvas: &Canvas, runs: &[Run<'_>]) -> Vec<((i64, i64), usize)> {
+        let mut distances: Vec<((i64, i64), usize)> = Vec::new();
+        let mut hits = 0;
+        // A bit for each possible value of the hash's highest bits.
+        let mut possible = [0_u64; 64];
+        let bit = |hash: u32| ((hash >> 26) as usize, hash >> 20 & 63);
+        for run in runs {
+            let (word, bit) = bit(run.hash);
+            possible[word] |= 1 << bit;
+        }
+        let bounds = self.spans.iter().map(Span::area);
+        let bounds = bounds.reduce(Rect::union).unwrap_or_default();
+        let left = bounds.left as u32;
+        for y in (bounds.top as u32..bounds.bottom as u32).step_by(STEP) {
+            let row = canvas.row(left, y, bounds.width()).unwrap_or_default();
+            let Some(first) = row.get(..RUN) else { break };
+            let mut rolling = hash(first);
+            let mut next = row.iter().zip(&row[RUN..]);
+            for x in left.. {
+                let (word, bit) = bit(rolling);
+                if possible[word] >> bit & 1 == 1
+                    && let Ok(found) = runs.binary_search_by_key(&rolling, |run| run.hash)
+                {
+                    let (run, start) = (&runs[found], (x - left) as usize);
+                    let apart = |new: u32, old: u32| i64::from(new) - i64::from(old);
+                    let distance = (apart(run.x, x), apart(run.y, y));
+                    if distance != (0, 0) && row.get(start..start + RUN) == Some(run.pixels) {
+                        let known = distances.iter().position(|(known, _)| *known == distance);
+                        if let Some(known) = known {
+                            distances[known].1 += 1;
+                        } else if distances.len() < DISTANCES {
+                            distances.push((distance, 1));
+                        }
+                    }
+                    hits += 1;
+                    if hits == MOST_HITS {
+                        return distances;
+                    }
+                }
+                let Some((out, new)) = next.next() else { break };
+                rolling = roll(rolling, *out, *new);
+            }
+        }
+        distances
+    }
+
+    /// What of the drawing was on `canvas` so far to the left and up. Plain pieces are found
+    /// anywhere, and do not count.
+    fn explain(&self, canvas: &Canvas, distance: (i64, i64)) -> Explanation {
+        let (mut gain, mut to) = (0, Rect::default());
+        for span in &self.spans {
+            let Ok(y) = u32::try_from(i64::from(span.y) - distance.1) else {
+                continue;
+            };
+            for (x, piece) in (span.x..).step_by(PIECE).zip(self.of(span).chunks(PIECE)) {
+                let width = piece.len() as u32;
+                let old = u32::try_from(i64::from(x) - distance.0)
+                    .ok()
+                    .and_then(|x| canvas.row(x, y, width));
+                if old == Some(piece) && piece.iter().any(|pixel| *pixel != piece[0]) {
+                    gain += u64::from(width);
+                    to = to.union(Rect {
+                        left: x as i32,
+                        top: span.y as i32,
+                        right: (x + width) as i32,
+                        bottom: span.y as i32 + 1,
+                    });
+                }
+            }
+        }
+        Explanation { distance, gain, to }
+    }
+}
+
+/// The factor of a polynomial hash (2³² divided by the golden ratio, odd).
+const FACTOR: u32 = 0x9e37_79b1;
+
+fn hash(run: &[u32]) -> u32 {
+    let step = |hash: u32, &pixel: &u32| hash.wrapping_mul(FACTOR).wrapping_add(pixel);
+    run.iter().fold(0, step)
+}
+
+/// The hash of a run that begins and ends a pixel later.
+fn roll(hash: u32, out: u32, new: u32) -> u32 {
+    const OLDEST: u32 = FACTOR.wrapping_pow(RUN as u32);
+    hash.wrapping_mul(FACTOR)
+        .wrapping_add(new)
+        .wrapping_sub(out.wrapping_mul(OLDEST))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use caraway_spice::{Size, Update};
+    use proptest::prelude::*;
+
+    use super::super::{Canvas, Rop};
+    use super::*;
+
+    fn rect(left: i32, top: i32, right: i32, bottom: i32) -> Rect {
+        Rect {
+            left,
+            top,
+            right,
+            bottom,
+        }
+    }
+
+    /// A pixel of an endless page of letters: mostly paper, never the same line twice.
+    fn page(x: i64, y: i64) -> u32 {
+        let letter = (x.div_euclid(8) * 31 + y.div_euclid(13) * 7919) as u32;
+        let stroke = (x.rem_euclid(8) * 13 + y.rem_euclid(13)) as u32;
+        let ink = letter.wrapping_mul(2_654_435_761) >> (stroke % 29) & 3 == 0;
+        if ink && stroke % 13 < 10 {
+            0x0020_2020
+        } else {
+            0x00ff_fff0
+        }
+    }
+
+    /// A window that shows the page from this place on, on a plain ground.
+    fn draw(canvas: &mut Canvas, window: Rect, (right, down): (i64, i64)) {
+        let whole = canvas.area();
+        canvas.paint(&whole.into(), Rop::PUT, |x, y, row| {
+            for (x, pixel) in (i64::from(x)..).zip(row) {
+                let (x, y) = (
+                    x - i64::from(window.left),
+                    i64::from(y) - i64::from(window.top),
+                );
+                let inside =
+                    x >= 0 && y >= 0 && x < window.width().into() && y < window.height().into();
+                *pixel = if inside {
+                    page(x + right, y + down)
+                } else {
+                    0x0030_6090
+                };
+            }
+            true
+        });
+    }
+
+    fn canvas(width: u32, height: u32) -> Canvas {
+        let mut canvas = Canvas::new(Size { width, height });
+        canvas.find_moves();
+        canvas
+    }
+
+    fn pixels(updates: &[Update]) -> u64 {
+        let rects = updates.iter().map(|update| match update {
+            Update::Pixels(rect) => rect.pixels(),
+            _ => 0,
+        });
+        rects.sum()
+    }
+
+    /// Whoever does as they are told has the same pixels in the end.
+    fn follow(before: &Canvas, updates: &[Update], after: &Canvas) {
+        let mut seen = before.copy(before.area()).0;
+        for update in updates {
+            let (from, to, of) = match update {
+                Update::Copy { from, to } => (*from, *to, &seen.copy(seen.area()).0),
+                Update::Pixels(to) => (
+                    Point {
+                        x: to.left,
+                        y: to.top,
+                    },
+                    *to,
+                    after,
+                ),
+                _ => continue,
+            };
+            for y in 0..to.height() {
+                let row = of
+                    .row(from.x as u32, from.y as u32 + y, to.width())
+                    .expect("inside");
+                seen.put_row(to.left as u32, to.top as u32 + y, row);
+            }
+        }
+        assert!(seen.pixels == after.pixels);
+    }
+
+    #[test]
+    fn a_scrolled_page_is_a_copy_and_its_last_line() {
+        let mut canvas = canvas(640, 480);
+        let window = rect(40, 40, 526, 381);
+        draw(&mut canvas, window, (0, 0));
+        canvas.take_damage();
+        let before = canvas.copy(canvas.area()).0;
+
+        draw(&mut canvas, window, (0, 26));
+
+        let updates = canvas.take_damage();
+        assert!(
+            updates
+                .iter()
+                .any(|update| matches!(update, Update::Copy { .. }))
+        );
+        assert!(pixels(&updates) < 486 * 341 / 4, "{updates:?}");
+        follow(&before, &updates, &canvas);
+    }
+
+    #[test]
+    fn a_dragged_window_is_a_copy_and_its_edges() {
+        let mut canvas = canvas(1024, 768);
+        draw(&mut canvas, rect(100, 80, 586, 421), (0, 0));
+        for (dx, dy) in [(7, 5), (-13, 22), (31, 0), (-3, -40)] {
+            canvas.take_damage();
+            let before = canvas.copy(canvas.area()).0;
+            let moved = rect(100, 80, 586, 421).shifted(Point { x: dx, y: dy });
+
+            draw(&mut canvas, moved, (0, 0));
+
+            let updates = canvas.take_damage();
+            assert!(pixels(&updates) < 486 * 341 / 2, "{dx},{dy}: {updates:?}");
+            follow(&before, &updates, &canvas);
+            draw(&mut canvas, rect(100, 80, 586, 421), (0, 0));
+        }
+    }
+
+    #[test]
+    fn a_spot_on_a_large_screen_is_damage_of_its_size() {
+        let mut canvas = canvas(3840, 2160);
+        let fill = |canvas: &mut Canvas, spot: u32| {
+            canvas.paint(&canvas.area().into(), Rop::PUT, |x, y, row| {
+                row.fill(7);
+                if (1600..1616).contains(&y) && x == 0 {
+                    row[2000..2016].fill(spot);
+                }
+                true
+            });
+        };
+        fill(&mut canvas, 1);
+        canvas.take_damage();
+        let start = Instant::now();
+
+        fill(&mut canvas, 2);
+
+        assert!(start.elapsed() < Duration::from_secs(2));
+        assert_eq!(
+            canvas.take_damage(),
+            [Update::Pixels(rect(1984, 1600, 2016, 1616))]
+        );
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn whatever_moves_the_updates_explain_it(
+            steps in prop::collection::vec(
+                (0..200_i32, 0..120_i32, 40..200_i32, 40..120_i32, 0..40_i64, 0..60_i64), 1..6
+            )
+        ) {
+            let mut canvas = canvas(256, 192);
+            for (left, top, width, height, right, down) in steps {
+                let before = canvas.copy(canvas.area()).0;
+                let window = rect(left, top, left + width, top + height);
+
+                draw(&mut canvas, window, (right, down));
+
+                let updates = canvas.take_damage();
+                follow(&before, &updates, &canvas);
+            }
+        }
+
+        /// Every run looks like every other.
+        #[test]
+        fn a_screen_of_one_pattern_takes_no_longer(period in 1..9_u32, shift in 0..9_u32) {
+            let mut canvas = canvas(512, 512);
+            let fill = |canvas: &mut Canvas, shift: u32| {
+                canvas.paint(&canvas.area().into(), Rop::PUT, |_, y, row| {
+                    for (x, pixel) in (0..).zip(row) {
+                        *pixel = (x + y + shift) / period % 2;
+                    }
+                    true
+                });
+            };
+            fill(&mut canvas, 0);
+            canvas.take_damage();
+            let before = canvas.copy(canvas.area()).0;
+
+            fill(&mut canvas, shift);
+
+            follow(&before, &canvas.take_damage(), &canvas);
+        }
+    }
+}
