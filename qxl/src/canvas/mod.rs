@@ -3,23 +3,40 @@
 //! Whatever is drawn is compared with what is there: only pixels that are really different count as
 //! damage, so a guest that copies its whole screen again costs nobody anything.
 
-mod color;
+mod blend;
+mod brush;
+mod composite;
 mod damage;
+mod draw;
+mod format;
+mod mask;
 mod moves;
+mod pixels;
 mod region;
 mod rop;
+mod sampler;
+mod stroke;
+mod text;
 
-pub(crate) use color::{from_555, from_565, rgb, to_555, to_565};
+pub(crate) use brush::Brush;
+pub(crate) use composite::{Composite, Operand, Operator};
+pub(crate) use draw::{AlphaBlend, Draw, Form, Source};
+pub(crate) use format::{OPAQUE, PixelFormat, from_555, from_565, rgb};
+pub(crate) use mask::Mask;
+pub(crate) use pixels::{Pixels, Snapshot};
 pub(crate) use region::Region;
-pub(crate) use rop::Rop;
+pub(crate) use rop::{Rop, Rop3};
+pub(crate) use sampler::{Filter, Repeat, Transform};
+pub(crate) use stroke::{Dashes, Line, Stroke};
+pub(crate) use text::{Glyph, Text};
 
 use caraway_spice::{Rect, Size, Update};
 use damage::{Damage, TILE_WIDTH};
 use moves::Draft;
 
-/// A surface's pixels: 32 bits each, blue lowest, alpha (or nothing) highest.
-#[derive(Default)]
+/// A surface's pixels, a word each, coded as the guest codes them.
 pub(crate) struct Canvas {
+    format: PixelFormat,
     size: Size,
     pixels: Vec<u32>,
     damage: Damage,
@@ -30,9 +47,10 @@ pub(crate) struct Canvas {
 
 impl Canvas {
     /// A black surface. The caller bounds its size.
-    pub(crate) fn new(size: Size) -> Self {
+    pub(crate) fn new(format: PixelFormat, size: Size) -> Self {
         let count = size.width as usize * size.height as usize;
         Self {
+            format,
             size,
             pixels: vec![0; count],
             damage: Damage::new(size),
@@ -45,6 +63,10 @@ impl Canvas {
     /// [`has_copies`](Self::has_copies) before others may read the surface.
     pub(crate) fn find_moves(&mut self) {
         self.draft = Some(Box::default());
+    }
+
+    pub(crate) fn format(&self) -> PixelFormat {
+        self.format
     }
 
     pub(crate) fn size(&self) -> Size {
@@ -88,8 +110,12 @@ impl Canvas {
             let (new, rest) = row.split_at(piece);
             let (old, others) = there.split_at_mut(piece);
             if new != &*old {
+                let visible = self.format.visible();
+                let differs = |(new, old): (&u32, &u32)| (new ^ old) & visible != 0;
+                if new.iter().zip(&*old).any(differs) {
+                    self.damage.mark(x, y);
+                }
                 old.copy_from_slice(new);
-                self.damage.mark(x, y);
             }
             (row, there) = (rest, others);
             x += piece as u32;
@@ -101,12 +127,9 @@ impl Canvas {
     pub(crate) fn paint(
         &mut self,
         region: &Region,
-        rop: Rop,
         mut source: impl FnMut(u32, u32, &mut [u32]) -> bool,
     ) {
-        if rop == Rop::PUT
-            && let Some(draft) = self.draft.take()
-        {
+        if let Some(draft) = self.draft.take() {
             self.paint_moved(draft, region, source);
             return;
         }
@@ -120,9 +143,32 @@ impl Canvas {
                 if !source(left, y, &mut scratch) {
                     return false;
                 }
-                if rop != Rop::PUT {
-                    let there = self.row(left, y, width).unwrap_or_default();
-                    rop.combine(&mut scratch, there);
+                self.put_row(left, y, &scratch);
+            }
+            true
+        });
+        self.scratch = scratch;
+    }
+
+    /// Like [`paint`](Self::paint), but the row has what is there already.
+    pub(crate) fn modify(
+        &mut self,
+        region: &Region,
+        mut change: impl FnMut(u32, u32, &mut [u32]) -> bool,
+    ) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let mask = self.format.mask();
+        region.clipped(self.area()).visit(|rect| {
+            let (left, width) = (rect.left as u32, rect.width());
+            for y in rect.top..rect.bottom {
+                let y = y as u32;
+                scratch.clear();
+                scratch.extend_from_slice(self.row(left, y, width).unwrap_or_default());
+                if !change(left, y, &mut scratch) {
+                    return false;
+                }
+                if mask != u32::MAX {
+                    scratch.iter_mut().for_each(|pixel| *pixel &= mask);
                 }
                 self.put_row(left, y, &scratch);
             }
@@ -131,9 +177,10 @@ impl Canvas {
         self.scratch = scratch;
     }
 
-    /// Fills `region` with one colour.
-    pub(crate) fn fill(&mut self, region: &Region, rop: Rop, color: u32) {
-        self.paint(region, rop, |_, _, row| {
+    /// Fills `region` with one colour, coded as the surface's pixels are.
+    pub(crate) fn fill(&mut self, region: &Region, color: u32) {
+        let color = color & self.format.mask();
+        self.paint(region, |_, _, row| {
             row.fill(color);
             true
         });
@@ -146,7 +193,7 @@ impl Canvas {
             width: area.width(),
             height: area.height(),
         };
-        let mut copy = Self::new(size);
+        let mut copy = Self::new(self.format, size);
         let (left, top) = (area.left.max(0) as u32, area.top.max(0) as u32);
         for y in 0..size.height {
             if let Some(row) = self.row(left, top + y, size.width) {
@@ -186,17 +233,27 @@ mod tests {
     }
 
     fn canvas(width: u32, height: u32) -> Canvas {
-        Canvas::new(Size { width, height })
+        Canvas::new(PixelFormat::Xrgb, Size { width, height })
     }
 
     #[test]
     fn the_same_pixels_again_are_no_damage() {
         let mut canvas = canvas(100, 100);
-        canvas.fill(&rect(10, 10, 20, 20).into(), Rop::PUT, 7);
+        canvas.fill(&rect(10, 10, 20, 20).into(), 7);
         canvas.take_damage();
 
-        canvas.fill(&rect(10, 10, 20, 20).into(), Rop::PUT, 7);
+        canvas.fill(&rect(10, 10, 20, 20).into(), 7);
 
+        assert_eq!(canvas.take_damage(), []);
+    }
+
+    #[test]
+    fn what_nobody_sees_is_no_damage() {
+        let mut canvas = canvas(4, 2);
+
+        canvas.fill(&canvas.area().into(), OPAQUE);
+
+        assert_eq!(canvas.row(0, 0, 1), Some(&[OPAQUE][..]));
         assert_eq!(canvas.take_damage(), []);
     }
 
@@ -204,7 +261,7 @@ mod tests {
     fn damage_covers_what_changed_and_little_more() {
         let mut canvas = canvas(640, 480);
 
-        canvas.fill(&rect(40, 40, 50, 42).into(), Rop::PUT, 7);
+        canvas.fill(&rect(40, 40, 50, 42).into(), 7);
 
         assert_eq!(canvas.take_damage(), [Update::Pixels(rect(32, 32, 64, 48))]);
     }
@@ -213,7 +270,7 @@ mod tests {
     fn drawing_past_the_edges_draws_what_is_on_the_surface() {
         let mut canvas = canvas(4, 2);
 
-        canvas.fill(&rect(-5, 1, 2, 9).into(), Rop::PUT, 7);
+        canvas.fill(&rect(-5, 1, 2, 9).into(), 7);
 
         assert_eq!(canvas.row(0, 0, 4), Some(&[0, 0, 0, 0][..]));
         assert_eq!(canvas.row(0, 1, 4), Some(&[7, 7, 0, 0][..]));

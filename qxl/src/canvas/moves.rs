@@ -334,7 +334,7 @@ mod tests {
     use caraway_spice::{Size, Update};
     use proptest::prelude::*;
 
-    use super::super::{Canvas, Rop};
+    use super::super::{Canvas, PixelFormat};
     use super::*;
 
     fn rect(left: i32, top: i32, right: i32, bottom: i32) -> Rect {
@@ -361,7 +361,7 @@ mod tests {
     /// A window that shows the page from this place on, on a plain ground.
     fn draw(canvas: &mut Canvas, window: Rect, (right, down): (i64, i64)) {
         let whole = canvas.area();
-        canvas.paint(&whole.into(), Rop::PUT, |x, y, row| {
+        canvas.paint(&whole.into(), |x, y, row| {
             for (x, pixel) in (i64::from(x)..).zip(row) {
                 let (x, y) = (
                     x - i64::from(window.left),
@@ -380,7 +380,7 @@ mod tests {
     }
 
     fn canvas(width: u32, height: u32) -> Canvas {
-        let mut canvas = Canvas::new(Size { width, height });
+        let mut canvas = Canvas::new(PixelFormat::Xrgb, Size { width, height });
         canvas.find_moves();
         canvas
     }
@@ -461,7 +461,7 @@ mod tests {
     fn a_spot_on_a_large_screen_is_damage_of_its_size() {
         let mut canvas = canvas(3840, 2160);
         let fill = |canvas: &mut Canvas, spot: u32| {
-            canvas.paint(&canvas.area().into(), Rop::PUT, |x, y, row| {
+            canvas.paint(&canvas.area().into(), |x, y, row| {
                 row.fill(7);
                 if (1600..1616).contains(&y) && x == 0 {
                     row[2000..2016].fill(spot);
@@ -508,7 +508,7 @@ mod tests {
         fn a_screen_of_one_pattern_takes_no_longer(period in 1..9_u32, shift in 0..9_u32) {
             let mut canvas = canvas(512, 512);
             let fill = |canvas: &mut Canvas, shift: u32| {
-                canvas.paint(&canvas.area().into(), Rop::PUT, |_, y, row| {
+                canvas.paint(&canvas.area().into(), |_, y, row| {
                     for (x, pixel) in (0..).zip(row) {
                         *pixel = (x + y + shift) / period % 2;
                     }

@@ -23,6 +23,17 @@ impl Region {
         Self::union(rects.collect())
     }
 
+    /// The pixels that are in `other` or here.
+    pub(crate) fn or(mut self, other: &Self) -> Self {
+        self.rects.extend_from_slice(&other.rects);
+        Self::union(self.rects)
+    }
+
+    /// The smallest rectangle that has all of its pixels; `None` if there are none.
+    pub(crate) fn bounds(&self) -> Option<Rect> {
+        self.rects.iter().copied().reduce(Rect::union)
+    }
+
     /// Goes through the pixels by rectangles that do not overlap, from top to bottom, so that each
     /// pixel is met once; until `visit` says `false`.
     ///

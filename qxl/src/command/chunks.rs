@@ -56,6 +56,30 @@ impl Chunks {
         Ok(Self(pieces))
     }
 
+    /// All of the chain whose first chunk is at `address`, which has `most` bytes at most.
+    pub(crate) fn whole(
+        slots: &Slots,
+        address: GuestAddress,
+        what: &'static str,
+        most: u64,
+    ) -> Result<Vec<u8>, CommandError> {
+        let mut data = Vec::new();
+        let mut next = Some(address);
+        for _ in 0..MAX_CHUNKS {
+            let Some(address) = next else {
+                break;
+            };
+            let chunk: Chunk = slots.get(address)?;
+            let (start, size) = (data.len(), chunk.size.get());
+            CommandError::at_most(what, start as u64 + u64::from(size), most)?;
+            let place = slots.resolve(address.plus(size_of::<Chunk>() as u64), size.into())?;
+            data.resize(start + size as usize, 0);
+            place.read(0, &mut data[start..])?;
+            next = some(chunk.next.get());
+        }
+        Ok(data)
+    }
+
     /// Copies the bytes from `at` into `data`.
     pub(crate) fn read(&self, at: u64, data: &mut [u8]) -> Result<(), AddressError> {
         let first = self.0.partition_point(|piece| piece.end <= at);

@@ -4,15 +4,46 @@ use caraway_spice::{Point, Rect};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::wire::{self, WireRect};
-use super::{Bitmap, Chunks, CommandError, MAX_CLIP_RECTS, some};
-use crate::canvas::{Region, Rop};
+use super::{Chunks, CommandError, Image, MAX_CLIP_RECTS, MAX_DISTANCE, path, some, string};
+use crate::canvas::{
+    AlphaBlend, Brush, Composite, Draw, Filter, Mask, Operand, Operator, Region, Repeat, Rop, Rop3,
+    Source, Stroke, Text, Transform,
+};
 use crate::device::{GuestAddress, Slots};
 
 const CLIP_NONE: u32 = 0;
 const CLIP_RECTS: u32 = 1;
+
+// `SpiceBrushType`, spice-protocol `enums.h`.
+const BRUSH_NONE: u32 = 0;
 const BRUSH_SOLID: u32 = 1;
-const IMAGE_BITMAP: u8 = 0;
-const IMAGE_SURFACE: u8 = 104;
+const BRUSH_PATTERN: u32 = 2;
+
+// `SpiceImageScaleMode`.
+const SCALE_INTERPOLATE: u8 = 0;
+const SCALE_NEAREST: u8 = 1;
+
+/// `SpiceMaskFlags`.
+const MASK_INVERS: u8 = 1;
+
+// `SpiceAlphaFlags`.
+const DEST_HAS_ALPHA: u16 = 1;
+const SRC_SURFACE_HAS_ALPHA: u16 = 1 << 1;
+
+/// The raster operation that is the only one for letters with something behind them.
+const OP_PUT: u16 = 1 << 3;
+
+// Bits of `SpiceCompositeFlags` after the number of the operator.
+const COMPOSITE_SOURCE_FILTER: u32 = 8;
+const COMPOSITE_MASK_FILTER: u32 = 11;
+const COMPOSITE_SOURCE_REPEAT: u32 = 14;
+const COMPOSITE_MASK_REPEAT: u32 = 16;
+const COMPOSITE_COMPONENT_ALPHA: u32 = 1 << 18;
+const COMPOSITE_HAS_MASK: u32 = 1 << 19;
+const COMPOSITE_HAS_SOURCE_TRANSFORM: u32 = 1 << 20;
+const COMPOSITE_HAS_MASK_TRANSFORM: u32 = 1 << 21;
+const COMPOSITE_SOURCE_OPAQUE: u32 = 1 << 22;
+const COMPOSITE_DEST_OPAQUE: u32 = 1 << 24;
 
 /// A draw command (`QXLDrawable`).
 pub(crate) struct Drawable {
@@ -23,46 +54,14 @@ pub(crate) struct Drawable {
     /// The pixels it changes.
     pub(crate) region: Region,
     /// What it does there.
-    pub(crate) draw: Draw,
-}
-
-/// What a draw command does.
-pub(crate) enum Draw {
-    /// Nothing.
-    Nop,
-    /// One colour.
-    Fill { color: u32, rop: Rop },
-    /// An image whose `area` goes to the drawable's.
-    Copy {
-        source: Source,
-        area: Rect,
-        rop: Rop,
-    },
-    /// Pixels of the same surface, from here.
-    CopyBits { from: Point },
-    /// All black.
-    Blackness,
-    /// All white.
-    Whiteness,
-    /// The opposite of what is there.
-    Invers,
-    /// Something that can't be drawn: the name of it.
-    Unsupported(&'static str),
-}
-
-/// Where an image comes from.
-pub(crate) enum Source {
-    /// Guest memory.
-    Bitmap(Bitmap),
-    /// An off-screen surface, or the primary one.
-    Surface(u32),
+    pub(crate) draw: Draw<Image>,
 }
 
 impl Drawable {
     /// The draw command at `address`.
     pub(crate) fn decode(slots: &Slots, address: GuestAddress) -> Result<Self, CommandError> {
         let wire: wire::Drawable = slots.get(address)?;
-        let area = Rect::from(wire.bbox);
+        let area = place("where something is drawn", wire.bbox)?;
         let region = match wire.clip_kind.get() {
             CLIP_NONE => area.into(),
             CLIP_RECTS => clip(slots, GuestAddress(wire.clip_data.get()), area)?,
@@ -72,7 +71,7 @@ impl Drawable {
             surface: wire.surface_id.get(),
             area,
             region,
-            draw: Draw::decode(slots, wire.kind, &wire.body, area)?,
+            draw: draw(slots, &wire, area)?,
         })
     }
 }
@@ -91,81 +90,264 @@ fn clip(slots: &Slots, address: GuestAddress, area: Rect) -> Result<Region, Comm
     Ok(Region::union(clipped.collect()))
 }
 
-impl Draw {
-    fn decode(slots: &Slots, kind: u8, body: &[u8; 68], area: Rect) -> Result<Self, CommandError> {
-        Ok(match kind {
-            0 => Self::Nop,
-            1 => Self::fill(&part(body)),
-            3 => Self::copy(slots, &part(body), area)?,
-            4 => {
-                let wire: wire::CopyBits = part(body);
-                let (x, y) = (wire.x.get(), wire.y.get());
-                let from = Point { x, y };
-                Self::CopyBits { from }
-            }
-            6 => Self::unless_masked(&part(body), Self::Blackness),
-            7 => Self::unless_masked(&part(body), Self::Whiteness),
-            8 => Self::unless_masked(&part(body), Self::Invers),
-            2 => Self::Unsupported("opaque"),
-            5 => Self::Unsupported("blend"),
-            9 => Self::Unsupported("rop3"),
-            10 => Self::Unsupported("stroke"),
-            11 => Self::Unsupported("text"),
-            12 => Self::Unsupported("transparent"),
-            13 => Self::Unsupported("alpha blend"),
-            14 => Self::Unsupported("composite"),
-            other => return Err(CommandError::unknown("draw type", other.into())),
-        })
-    }
-
-    fn unless_masked(mask: &wire::Mask, draw: Self) -> Self {
-        match some(mask.bitmap.get()) {
-            Some(_) => Self::Unsupported("a mask"),
-            None => draw,
-        }
-    }
-
-    fn fill(wire: &wire::Fill) -> Self {
-        if wire.brush_kind.get() != BRUSH_SOLID {
-            return Self::Unsupported("a brush that is not one colour");
-        }
-        let fill = Self::Fill {
-            color: wire.brush.get() as u32,
-            rop: Rop::of_brush(wire.rop.get()),
-        };
-        Self::unless_masked(&wire.mask, fill)
-    }
-
-    fn copy(slots: &Slots, wire: &wire::Copy, to: Rect) -> Result<Self, CommandError> {
-        let area = Rect::from(wire.src_area);
-        if (area.width(), area.height()) != (to.width(), to.height()) {
-            return Ok(Self::Unsupported("scaling"));
-        }
-        if some(wire.mask.bitmap.get()).is_some() {
-            return Ok(Self::Unsupported("a mask"));
-        }
-        let Some(source) = Source::decode(slots, GuestAddress(wire.src_bitmap.get()))? else {
-            return Ok(Self::Unsupported("a QUIC image"));
-        };
-        let rop = Rop::of_image(wire.rop.get());
-        Ok(Self::Copy { source, area, rop })
+/// A rectangle with its sides the right way round and not far away.
+fn place(what: &'static str, wire: WireRect) -> Result<Rect, CommandError> {
+    let area = Rect::from(wire);
+    let Rect {
+        left,
+        top,
+        right,
+        bottom,
+    } = area;
+    let near = |side| (-MAX_DISTANCE..=MAX_DISTANCE).contains(&side);
+    if left <= right && top <= bottom && [left, top, right, bottom].into_iter().all(near) {
+        Ok(area)
+    } else {
+        Err(CommandError::Area { what, area })
     }
 }
 
-impl Source {
-    /// The image at `address` (`QXLImage`); `None` if it is in a form that can't be read.
-    fn decode(slots: &Slots, address: GuestAddress) -> Result<Option<Self>, CommandError> {
-        let descriptor: wire::ImageDescriptor = slots.get(address)?;
-        let body = address.plus(size_of::<wire::ImageDescriptor>() as u64);
-        Ok(match descriptor.kind {
-            IMAGE_BITMAP => Some(Self::Bitmap(Bitmap::decode(slots, body)?)),
-            IMAGE_SURFACE => {
-                let id: zerocopy::little_endian::U32 = slots.get(body)?;
-                Some(Self::Surface(id.get()))
+/// What a drawable does to `area`.
+fn draw(slots: &Slots, wire: &wire::Drawable, area: Rect) -> Result<Draw<Image>, CommandError> {
+    let body = &wire.body;
+    Ok(match wire.kind {
+        0 => Draw::Nop,
+        1 => {
+            let wire: wire::Fill = part(body);
+            Draw::Fill {
+                brush: brush(slots, &wire.brush)?,
+                rop: Rop::of_brush(wire.rop.get()),
+                mask: mask(slots, &wire.mask)?,
             }
-            _ => None,
+        }
+        2 => {
+            let wire: wire::Opaque = part(body);
+            Draw::Opaque {
+                source: source(slots, wire.image.get(), wire.area, wire.scale_mode)?,
+                brush: brush(slots, &wire.brush)?,
+                rop: Rop::of_brush_on_image(wire.rop.get()),
+                mask: mask(slots, &wire.mask)?,
+            }
+        }
+        // A blend is a copy by another name.
+        3 | 5 => {
+            let wire: wire::Copy = part(body);
+            Draw::Copy {
+                source: source(slots, wire.image.get(), wire.area, wire.scale_mode)?,
+                rop: Rop::of_image(wire.rop.get()),
+                mask: mask(slots, &wire.mask)?,
+            }
+        }
+        4 => copy_bits(&part(body), wire.surface_id.get(), area)?,
+        6 => solid(slots, &part(body), Brush::Solid(0), Rop::PUT)?,
+        7 => solid(slots, &part(body), Brush::Solid(u32::MAX), Rop::PUT)?,
+        8 => solid(slots, &part(body), Brush::None, Rop::INVERS)?,
+        9 => {
+            let wire: wire::Rop3 = part(body);
+            Draw::Rop3 {
+                source: source(slots, wire.image.get(), wire.area, wire.scale_mode)?,
+                brush: brush(slots, &wire.brush)?,
+                rop: Rop3(wire.rop),
+                mask: mask(slots, &wire.mask)?,
+            }
+        }
+        10 => stroke(slots, &part(body))?,
+        11 => text(slots, &part(body))?,
+        12 => {
+            let wire: wire::Transparent = part(body);
+            Draw::Transparent {
+                source: source(slots, wire.image.get(), wire.area, SCALE_NEAREST)?,
+                color: wire.color.get(),
+            }
+        }
+        13 => {
+            let wire: wire::AlphaBlend = part(body);
+            let flags = wire.flags.get();
+            let source = source(slots, wire.image.get(), wire.area, SCALE_NEAREST)?;
+            let surface = matches!(source.image, Image::Surface(_));
+            Draw::AlphaBlend(AlphaBlend {
+                source,
+                alpha: wire.alpha,
+                source_has_alpha: surface && flags & SRC_SURFACE_HAS_ALPHA != 0,
+                dest_has_alpha: flags & DEST_HAS_ALPHA != 0,
+            })
+        }
+        14 => composite(slots, &part(body))?,
+        other => return Err(CommandError::unknown("draw type", other.into())),
+    })
+}
+
+fn source(
+    slots: &Slots,
+    image: u64,
+    area: WireRect,
+    scale_mode: u8,
+) -> Result<Source<Image>, CommandError> {
+    Ok(Source {
+        image: Image::decode(slots, GuestAddress(image))?,
+        area: place("the drawn part of an image", area)?,
+        filter: match scale_mode {
+            SCALE_INTERPOLATE => Filter::Bilinear,
+            SCALE_NEAREST => Filter::Nearest,
+            other => return Err(CommandError::unknown("scale mode", other.into())),
+        },
+    })
+}
+
+fn brush(slots: &Slots, wire: &wire::Brush) -> Result<Brush<Image>, CommandError> {
+    Ok(match wire.kind.get() {
+        BRUSH_NONE => Brush::None,
+        BRUSH_SOLID => Brush::Solid(wire.value.get() as u32),
+        BRUSH_PATTERN => Brush::Pattern {
+            image: Image::decode(slots, GuestAddress(wire.value.get()))?,
+            origin: point(wire.x.get(), wire.y.get()),
+        },
+        other => return Err(CommandError::unknown("brush type", other)),
+    })
+}
+
+fn mask(slots: &Slots, wire: &wire::Mask) -> Result<Option<Mask<Image>>, CommandError> {
+    let Some(address) = some(wire.bitmap.get()) else {
+        return Ok(None);
+    };
+    Ok(Some(Mask {
+        image: Image::decode(slots, address)?,
+        corner: point(wire.x.get(), wire.y.get()),
+        inverted: wire.flags & MASK_INVERS != 0,
+    }))
+}
+
+fn solid(
+    slots: &Slots,
+    wire: &wire::Mask,
+    brush: Brush<Image>,
+    rop: Rop,
+) -> Result<Draw<Image>, CommandError> {
+    let mask = mask(slots, wire)?;
+    Ok(Draw::Fill { brush, rop, mask })
+}
+
+/// Moving pixels is copying from the surface to itself.
+fn copy_bits(wire: &wire::CopyBits, surface: u32, to: Rect) -> Result<Draw<Image>, CommandError> {
+    let (left, top) = (wire.x.get(), wire.y.get());
+    let from = Rect {
+        left,
+        top,
+        right: left.saturating_add_unsigned(to.width()),
+        bottom: top.saturating_add_unsigned(to.height()),
+    };
+    Ok(Draw::Copy {
+        source: Source {
+            image: Image::Surface(surface),
+            area: place("what is moved", from.into())?,
+            filter: Filter::Nearest,
+        },
+        rop: Rop::PUT,
+        mask: None,
+    })
+}
+
+fn stroke(slots: &Slots, wire: &wire::Stroke) -> Result<Draw<Image>, CommandError> {
+    Ok(Draw::Stroke(Stroke {
+        lines: path::lines(slots, GuestAddress(wire.path.get()))?,
+        dashes: path::dashes(slots, wire)?,
+        brush: brush(slots, &wire.brush)?,
+        rop: Rop::of_brush(wire.rop.get()),
+    }))
+}
+
+fn text(slots: &Slots, wire: &wire::Text) -> Result<Draw<Image>, CommandError> {
+    let area = Rect::from(wire.back_area);
+    let back = if area.is_empty() {
+        None
+    } else if wire.rop.get() == OP_PUT {
+        Some((area, brush(slots, &wire.back_brush)?))
+    } else {
+        return Err(CommandError::Unsupported("letters by raster operation"));
+    };
+    Ok(Draw::Text(Text {
+        glyphs: string::glyphs(slots, GuestAddress(wire.string.get()))?,
+        brush: brush(slots, &wire.brush)?,
+        back,
+    }))
+}
+
+fn composite(slots: &Slots, wire: &wire::Composite) -> Result<Draw<Image>, CommandError> {
+    let flags = wire.flags.get();
+    let number = flags & 0xff;
+    let operator = Operator::of(number).ok_or(CommandError::unknown("operator", number))?;
+    let has = |flag: u32| flags & flag != 0;
+    let operand = |image: u64, transform: Option<u64>, filter: u32, repeat: u32, origin: [_; 2]| {
+        let [x, y] = origin.map(|at: zerocopy::little_endian::I16| at.get().into());
+        Ok::<_, CommandError>(Operand {
+            image: Image::decode(slots, GuestAddress(image))?,
+            transform: match transform {
+                Some(address) => {
+                    let wire: wire::Transform = slots.get(GuestAddress(address))?;
+                    Transform(wire.rows.map(|row| row.map(|number| number.get())))
+                }
+                None => Transform::IDENTITY,
+            },
+            filter: filter_of(flags >> filter & 7)?,
+            repeat: repeat_of(flags >> repeat & 3),
+            origin: point(x, y),
+            opaque: false,
         })
+    };
+    let transform =
+        |flag: u32, address: zerocopy::little_endian::U64| has(flag).then(|| address.get());
+    let source = operand(
+        wire.source.get(),
+        transform(COMPOSITE_HAS_SOURCE_TRANSFORM, wire.source_transform),
+        COMPOSITE_SOURCE_FILTER,
+        COMPOSITE_SOURCE_REPEAT,
+        wire.source_origin,
+    )?;
+    let mask = if has(COMPOSITE_HAS_MASK) {
+        Some(operand(
+            wire.mask.get(),
+            transform(COMPOSITE_HAS_MASK_TRANSFORM, wire.mask_transform),
+            COMPOSITE_MASK_FILTER,
+            COMPOSITE_MASK_REPEAT,
+            wire.mask_origin,
+        )?)
+    } else {
+        None
+    };
+    let surface = matches!(source.image, Image::Surface(_));
+    Ok(Draw::Composite(Composite {
+        operator,
+        source: Operand {
+            opaque: surface && has(COMPOSITE_SOURCE_OPAQUE),
+            ..source
+        },
+        mask,
+        component_alpha: has(COMPOSITE_COMPONENT_ALPHA),
+        dest_opaque: has(COMPOSITE_DEST_OPAQUE),
+    }))
+}
+
+/// `pixman_filter_t`: fast and nearest are the same, and so are good, best and bilinear.
+const fn filter_of(number: u32) -> Result<Filter, CommandError> {
+    Ok(match number {
+        0 | 3 => Filter::Nearest,
+        1 | 2 | 4 => Filter::Bilinear,
+        other => return Err(CommandError::unknown("filter", other)),
+    })
+}
+
+/// `pixman_repeat_t`.
+const fn repeat_of(number: u32) -> Repeat {
+    match number {
+        0 => Repeat::None,
+        1 => Repeat::Normal,
+        2 => Repeat::Pad,
+        _ => Repeat::Reflect,
     }
+}
+
+const fn point(x: i32, y: i32) -> Point {
+    Point { x, y }
 }
 
 /// The structure at the start of a command's variable part, which has room for each of them.

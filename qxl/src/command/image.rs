@@ -1,16 +1,24 @@
 //! Bitmaps, as the guest stores them.
 
+use caraway_spice::Size;
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::U32;
 
 use super::wire;
 use super::{Chunks, CommandError, MAX_SIDE, some};
+use crate::canvas::{Form, OPAQUE, PixelFormat, Pixels, from_555};
 use crate::device::{GuestAddress, Slots};
 
 /// The data is in one piece and not in chunks.
 const FLAG_DIRECT: u8 = 1;
 /// The first row is the topmost.
 const FLAG_TOP_DOWN: u8 = 4;
+
+const IMAGE_BITMAP: u8 = 0;
+const IMAGE_QUIC: u8 = 1;
+const IMAGE_SURFACE: u8 = 104;
+/// Pixels of an image without alpha are opaque where somebody looks for it.
+const IMAGE_HIGH_BITS_SET: u8 = 2;
 
 /// How a bitmap's pixels are stored (`SpiceBitmapFmt`, spice-protocol `enums.h`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +83,7 @@ pub(crate) struct Bitmap {
     stride: u64,
     top_down: bool,
     palette: Vec<u32>,
+    opaque: bool,
     data: Chunks,
     row: Vec<u8>,
 }
@@ -116,90 +125,210 @@ impl Bitmap {
             stride,
             top_down: wire.flags & FLAG_TOP_DOWN != 0,
             palette,
+            opaque: false,
             data,
             row: Vec::new(),
         })
     }
 
-    /// Fills `pixels` with those of row `y` (0 is the topmost) from `x`; `false` if they are not
-    /// all in the bitmap.
-    pub(crate) fn read_row(&mut self, x: u32, y: u32, pixels: &mut [u32]) -> bool {
-        let width = pixels.len() as u64;
-        if y >= self.height || u64::from(x) + width > u64::from(self.width) {
-            return false;
+    /// How its pixels are coded if they are read for a surface of format `local`.
+    fn coded(&self, form: Form, local: PixelFormat) -> PixelFormat {
+        match (form, self.format) {
+            (Form::Bits, _) => PixelFormat::A1,
+            // Colours of a palette are coded as the surface's.
+            (Form::Original, format) if format.palette() > 0 => local,
+            (Form::Original, BitmapFormat::Bit16) => PixelFormat::Rgb555,
+            (Form::Original, BitmapFormat::Bit24 | BitmapFormat::Bit32) => PixelFormat::Xrgb,
+            (Form::Original, BitmapFormat::Alpha8) => PixelFormat::A8,
+            (Form::Original, _) => PixelFormat::Argb,
+            (Form::Local, format) if local.bits() == 32 => match format {
+                BitmapFormat::Rgba => PixelFormat::Argb,
+                _ => PixelFormat::Xrgb,
+            },
+            (Form::Local, _) => local,
         }
+    }
+
+    /// The bitmap's pixels for a surface of format `local`; `None` if it has no such form.
+    pub(crate) fn pixels(self, form: Form, local: PixelFormat) -> Option<BitmapPixels> {
+        let one_bit = matches!(self.format, BitmapFormat::Bit1Le | BitmapFormat::Bit1Be);
+        let readable = form != Form::Bits || one_bit;
+        readable.then(|| BitmapPixels {
+            coded: self.coded(form, local),
+            as_bits: form == Form::Bits,
+            bitmap: self,
+        })
+    }
+
+    /// The bytes that have the pixels of row `y` from `x`, and how many bits of them come first.
+    fn row(&mut self, x: u32, y: u32, width: usize) -> Option<u32> {
+        let bits = self.format.bits();
+        let first = u64::from(x) * bits;
+        let at = self.row_at(y) + first / 8;
+        let skipped = first % 8;
+        let len = (skipped + width as u64 * bits).div_ceil(8) as usize;
+        self.row.resize(len, 0);
+        self.data.read(at, &mut self.row).ok()?;
+        Some(skipped as u32)
+    }
+
+    /// Where row `y` begins.
+    fn row_at(&self, y: u32) -> u64 {
         let stored = if self.top_down {
             y
         } else {
             self.height - 1 - y
         };
-        let bits = self.format.bits();
-        let first = u64::from(x) * bits;
-        let at = u64::from(stored) * self.stride + first / 8;
-        if bits == 32 {
-            // As stored is as we store them.
-            return self.data.read(at, pixels.as_mut_bytes()).is_ok();
-        }
-        let skipped = first % 8;
-        self.row
-            .resize((skipped + width * bits).div_ceil(8) as usize, 0);
-        if self.data.read(at, &mut self.row).is_err() {
-            return false;
-        }
-        self.expand(skipped as usize, pixels);
-        true
+        u64::from(stored) * self.stride
     }
 
-    /// Turns the bytes of `self.row`, without the first `skipped` bits, into pixels.
-    fn expand(&self, skipped: usize, pixels: &mut [u32]) {
-        let bytes = &self.row;
-        let byte = |at: usize| bytes.get(at).copied().unwrap_or(0);
-        let color = |index: u8| self.color(index);
-        let each = |pixels: &mut [u32], of: &dyn Fn(usize) -> u32| {
-            for (i, pixel) in pixels.iter_mut().enumerate() {
-                *pixel = of(i);
-            }
-        };
+    /// The number that is `i` numbers behind the first `skipped` bits of the row that was read.
+    fn number(&self, skipped: u32, i: usize) -> u32 {
+        let byte = |at: usize| u32::from(self.row.get(at).copied().unwrap_or(0));
+        let bit = skipped as usize + i;
+        let nibble = skipped as usize / 4 + i;
         match self.format {
-            BitmapFormat::Bit1Le => each(pixels, &|i| {
-                let bit = skipped + i;
-                color(byte(bit / 8) >> (bit % 8) & 1)
-            }),
-            BitmapFormat::Bit1Be => each(pixels, &|i| {
-                let bit = skipped + i;
-                color(byte(bit / 8) >> (7 - bit % 8) & 1)
-            }),
-            BitmapFormat::Bit4Le => each(pixels, &|i| {
-                let nibble = skipped / 4 + i;
-                color(byte(nibble / 2) >> (nibble % 2 * 4) & 15)
-            }),
-            BitmapFormat::Bit4Be => each(pixels, &|i| {
-                let nibble = skipped / 4 + i;
-                color(byte(nibble / 2) >> ((1 - nibble % 2) * 4) & 15)
-            }),
-            BitmapFormat::Bit8 => each(pixels, &|i| color(byte(i))),
-            BitmapFormat::Alpha8 => each(pixels, &|i| u32::from(byte(i)) << 24),
-            BitmapFormat::Bit16 => each(pixels, &|i| {
-                crate::canvas::from_555(u16::from_le_bytes([byte(2 * i), byte(2 * i + 1)]))
-            }),
-            BitmapFormat::Bit24 => each(pixels, &|i| {
-                u32::from_le_bytes([byte(3 * i), byte(3 * i + 1), byte(3 * i + 2), 0])
-            }),
-            // Copied without a detour.
-            BitmapFormat::Bit32 | BitmapFormat::Rgba => {}
+            BitmapFormat::Bit1Le => byte(bit / 8) >> (bit % 8) & 1,
+            BitmapFormat::Bit1Be => byte(bit / 8) >> (7 - bit % 8) & 1,
+            BitmapFormat::Bit4Le => byte(nibble / 2) >> (nibble % 2 * 4) & 15,
+            BitmapFormat::Bit4Be => byte(nibble / 2) >> ((1 - nibble % 2) * 4) & 15,
+            BitmapFormat::Bit8 | BitmapFormat::Alpha8 => byte(i),
+            BitmapFormat::Bit16 => byte(2 * i) | byte(2 * i + 1) << 8,
+            BitmapFormat::Bit24 => byte(3 * i) | byte(3 * i + 1) << 8 | byte(3 * i + 2) << 16,
+            // Read without a detour.
+            BitmapFormat::Bit32 | BitmapFormat::Rgba => 0,
         }
     }
 
     /// The palette's colour; without a palette, from black to white.
-    fn color(&self, index: u8) -> u32 {
-        let known = self.palette.get(usize::from(index)).copied();
+    fn color(&self, index: u32) -> u32 {
+        let known = self.palette.get(index as usize).copied();
         known.unwrap_or_else(|| {
             let steps = self.format.palette().saturating_sub(1).max(1) as u32;
             if self.palette.is_empty() {
-                u32::from(index) * 255 / steps * 0x01_01_01
+                index * 255 / steps * 0x01_01_01
             } else {
                 0
             }
+        })
+    }
+}
+
+/// A bitmap's pixels, coded in one way.
+pub(crate) struct BitmapPixels {
+    bitmap: Bitmap,
+    coded: PixelFormat,
+    as_bits: bool,
+}
+
+impl BitmapPixels {
+    /// Turns the numbers that a row was read as into pixels.
+    fn expand(&self, skipped: u32, row: &mut [u32]) {
+        let bitmap = &self.bitmap;
+        let numbers = |row: &mut [u32], of: &dyn Fn(u32) -> u32| {
+            for (i, pixel) in row.iter_mut().enumerate() {
+                *pixel = of(bitmap.number(skipped, i));
+            }
+        };
+        let coded = self.coded;
+        match bitmap.format {
+            _ if self.as_bits => numbers(row, &|bit| bit),
+            BitmapFormat::Bit16 if coded == PixelFormat::Rgb555 => numbers(row, &|pixel| pixel),
+            BitmapFormat::Bit16 => numbers(row, &|pixel| {
+                let argb = OPAQUE | from_555(pixel as u16);
+                if coded.bits() == 32 {
+                    argb
+                } else {
+                    coded.of_argb(argb)
+                }
+            }),
+            BitmapFormat::Bit24 => numbers(row, &|pixel| {
+                if coded.bits() == 32 {
+                    pixel
+                } else {
+                    coded.of_argb(OPAQUE | pixel)
+                }
+            }),
+            BitmapFormat::Alpha8 => numbers(row, &|alpha| {
+                if coded.bits() == 32 {
+                    alpha << 24
+                } else {
+                    coded.of_argb(alpha << 24)
+                }
+            }),
+            BitmapFormat::Bit32 | BitmapFormat::Rgba if coded.bits() == 32 => {}
+            BitmapFormat::Bit32 => row
+                .iter_mut()
+                .for_each(|pixel| *pixel = coded.of_argb(OPAQUE | *pixel)),
+            BitmapFormat::Rgba => row
+                .iter_mut()
+                .for_each(|pixel| *pixel = coded.of_argb(*pixel)),
+            _ => numbers(row, &|index| bitmap.color(index) & coded.mask()),
+        }
+        if bitmap.opaque && coded == PixelFormat::Xrgb {
+            row.iter_mut().for_each(|pixel| *pixel |= OPAQUE);
+        }
+    }
+}
+
+impl Pixels for BitmapPixels {
+    fn format(&self) -> PixelFormat {
+        self.coded
+    }
+
+    fn size(&self) -> Size {
+        Size {
+            width: self.bitmap.width,
+            height: self.bitmap.height,
+        }
+    }
+
+    fn read(&mut self, x: u32, y: u32, row: &mut [u32]) -> bool {
+        let bitmap = &mut self.bitmap;
+        let end = u64::from(x) + row.len() as u64;
+        if y >= bitmap.height || end > u64::from(bitmap.width) {
+            return false;
+        }
+        let skipped = if bitmap.format.bits() == 32 {
+            // As stored is as we store them.
+            let at = bitmap.row_at(y) + u64::from(x) * 4;
+            bitmap.data.read(at, row.as_mut_bytes()).ok().map(|()| 0)
+        } else {
+            bitmap.row(x, y, row.len())
+        };
+        match skipped {
+            Some(skipped) => self.expand(skipped, row),
+            None => row.fill(0),
+        }
+        skipped.is_some()
+    }
+}
+
+/// An image (`QXLImage`): where its pixels are.
+pub(crate) enum Image {
+    /// In guest memory.
+    Bitmap(Bitmap),
+    /// On a surface; 0 is the primary one.
+    Surface(u32),
+}
+
+impl Image {
+    /// The image at `address`.
+    pub(super) fn decode(slots: &Slots, address: GuestAddress) -> Result<Self, CommandError> {
+        let descriptor: wire::ImageDescriptor = slots.get(address)?;
+        let body = address.plus(size_of::<wire::ImageDescriptor>() as u64);
+        Ok(match descriptor.kind {
+            IMAGE_BITMAP => {
+                let mut bitmap = Bitmap::decode(slots, body)?;
+                bitmap.opaque = descriptor.flags & IMAGE_HIGH_BITS_SET != 0;
+                Self::Bitmap(bitmap)
+            }
+            IMAGE_SURFACE => {
+                let id: U32 = slots.get(body)?;
+                Self::Surface(id.get())
+            }
+            IMAGE_QUIC => return Err(CommandError::Unsupported("a QUIC image")),
+            other => return Err(CommandError::unknown("image type", other.into())),
         })
     }
 }

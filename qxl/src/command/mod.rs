@@ -8,13 +8,15 @@ mod color_cursor;
 mod cursor;
 mod draw;
 mod image;
+mod path;
+mod string;
 mod surface;
 pub(crate) mod wire;
 
 pub(crate) use chunks::Chunks;
 pub(crate) use cursor::CursorCommand;
-pub(crate) use draw::{Draw, Drawable, Source};
-pub(crate) use image::Bitmap;
+pub(crate) use draw::Drawable;
+pub(crate) use image::{BitmapPixels, Image};
 pub(crate) use surface::{SurfaceCommand, SurfaceShape};
 
 use crate::device::{AddressError, GuestAddress};
@@ -26,6 +28,10 @@ const MAX_CHUNKS: usize = 16384;
 const MAX_CLIP_RECTS: u32 = 4096;
 /// The most pixels across or down an image, a surface or a screen.
 pub(crate) const MAX_SIDE: u32 = 16384;
+/// The most bytes of a path, or of the letters of a text.
+const MAX_SHAPES: u64 = 1 << 20;
+/// How far from the top left corner of a surface anything may be drawn or taken.
+const MAX_DISTANCE: i32 = 1 << 24;
 /// The most pixels across or down a cursor.
 const MAX_CURSOR_SIDE: u16 = 512;
 
@@ -77,6 +83,17 @@ pub(crate) enum CommandError {
         value: u64,
         /// The most there may be.
         max: u64,
+    },
+    /// It is something that nobody knows how to do.
+    #[error("drawing {0} is not possible")]
+    Unsupported(&'static str),
+    /// A rectangle has its sides the wrong way round, or is far away.
+    #[error("{what} is no area: {area:?}")]
+    Area {
+        /// What should be one.
+        what: &'static str,
+        /// What it is.
+        area: caraway_spice::Rect,
     },
     /// Rows of this many bytes do not hold that many pixels.
     #[error("a stride of {stride} bytes is impossible for {width} pixels")]

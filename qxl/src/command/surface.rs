@@ -6,57 +6,11 @@ use zerocopy::IntoBytes;
 
 use super::wire;
 use super::{CommandError, MAX_SIDE};
-use crate::canvas::{Canvas, from_555, from_565, to_555, to_565};
+use crate::canvas::{Canvas, PixelFormat};
 use crate::device::{GuestAddress, Place, Slots};
 
 /// Keep what is in guest memory as the first picture.
 const FLAG_KEEP_DATA: u32 = 1;
-
-/// How a surface's pixels are stored in guest memory (`SpiceSurfaceFmt`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum SurfaceFormat {
-    A1,
-    A8,
-    Rgb555,
-    Rgb565,
-    Xrgb,
-    Argb,
-}
-
-impl SurfaceFormat {
-    const fn of(number: u32) -> Option<Self> {
-        Some(match number {
-            1 => Self::A1,
-            8 => Self::A8,
-            16 => Self::Rgb555,
-            80 => Self::Rgb565,
-            32 => Self::Xrgb,
-            96 => Self::Argb,
-            _ => return None,
-        })
-    }
-
-    /// By `SpiceSurfaceFmt`.
-    pub(crate) const fn number(self) -> u32 {
-        match self {
-            Self::A1 => 1,
-            Self::A8 => 8,
-            Self::Rgb555 => 16,
-            Self::Rgb565 => 80,
-            Self::Xrgb => 32,
-            Self::Argb => 96,
-        }
-    }
-
-    const fn bits(self) -> u64 {
-        match self {
-            Self::A1 => 1,
-            Self::A8 => 8,
-            Self::Rgb555 | Self::Rgb565 => 16,
-            Self::Xrgb | Self::Argb => 32,
-        }
-    }
-}
 
 /// Size, form and place of a surface in guest memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,7 +19,7 @@ pub(crate) struct SurfaceShape {
     pub(crate) height: u32,
     /// Bytes from row to row; negative if the first row is the lowest on the screen.
     pub(crate) stride: i32,
-    pub(crate) format: SurfaceFormat,
+    pub(crate) format: PixelFormat,
     pub(crate) data: GuestAddress,
     /// Whether guest memory has the first picture.
     pub(crate) keep: bool,
@@ -133,7 +87,7 @@ impl SurfaceShape {
         CommandError::at_most("surface width", width, MAX_SIDE)?;
         CommandError::at_most("surface height", height, MAX_SIDE)?;
         let format =
-            SurfaceFormat::of(format).ok_or(CommandError::unknown("surface format", format))?;
+            PixelFormat::of(format).ok_or(CommandError::unknown("surface format", format))?;
         let shape = Self {
             width,
             height,
@@ -172,7 +126,7 @@ impl SurfaceShape {
 
     /// Bytes of a row that have pixels.
     fn row_len(&self) -> u64 {
-        (u64::from(self.width) * self.format.bits()).div_ceil(8)
+        (u64::from(self.width) * u64::from(self.format.bits())).div_ceil(8)
     }
 
     /// Where row `y` begins, from the start of the data.
@@ -190,37 +144,39 @@ impl SurfaceShape {
         let mut bytes = vec![0; self.row_len() as usize];
         let mut row = vec![0_u32; self.width as usize];
         for y in 0..self.height {
-            if self.format.bits() == 32 {
-                if place.read(self.row_at(y), row.as_mut_bytes()).is_err() {
-                    return;
-                }
+            let at = self.row_at(y);
+            let read = if self.format.bits() == 32 {
+                place.read(at, row.as_mut_bytes())
             } else {
-                if place.read(self.row_at(y), &mut bytes).is_err() {
-                    return;
-                }
-                self.expand(&bytes, &mut row);
+                place.read(at, &mut bytes)
+            };
+            if read.is_err() {
+                return;
             }
+            self.unpack(&bytes, &mut row);
             canvas.put_row(0, y, &row);
         }
     }
 
-    fn expand(&self, bytes: &[u8], row: &mut [u32]) {
-        let words = bytes
-            .as_chunks()
-            .0
-            .iter()
-            .map(|pair| u16::from_le_bytes(*pair));
-        match self.format {
-            SurfaceFormat::Rgb555 => fill(row, words.map(from_555)),
-            SurfaceFormat::Rgb565 => fill(row, words.map(from_565)),
-            SurfaceFormat::A8 => fill(row, bytes.iter().map(|byte| u32::from(*byte) << 24)),
-            SurfaceFormat::A1 => {
-                let bits = bytes
-                    .iter()
-                    .flat_map(|byte| (0..8).map(move |n| byte >> n & 1));
-                fill(row, bits.map(|bit| if bit == 0 { 0 } else { 0xff00_0000 }));
+    /// Takes the pixels of a row apart; 32 bits are as they should be.
+    fn unpack(&self, bytes: &[u8], row: &mut [u32]) {
+        let set = |row: &mut [u32], pixels: &mut dyn Iterator<Item = u32>| {
+            row.iter_mut().zip(pixels).for_each(|(to, from)| *to = from);
+        };
+        match self.format.bits() {
+            16 => {
+                let words = bytes.as_chunks().0.iter();
+                set(row, &mut words.map(|word| u16::from_le_bytes(*word).into()));
             }
-            SurfaceFormat::Xrgb | SurfaceFormat::Argb => {}
+            8 => set(row, &mut bytes.iter().map(|byte| u32::from(*byte))),
+            1 => {
+                let bits = |byte: &u8| {
+                    let byte = u32::from(*byte);
+                    (0..8).map(move |bit| byte >> bit & 1)
+                };
+                set(row, &mut bytes.iter().flat_map(bits));
+            }
+            _ => {}
         }
     }
 
@@ -232,34 +188,30 @@ impl SurfaceShape {
         columns: std::ops::Range<u32>,
         rows: std::ops::Range<u32>,
     ) {
-        let width = columns.end.saturating_sub(columns.start);
+        // Bytes that have other pixels too are written whole.
+        let bits = self.format.bits();
+        let whole = (8 / bits).max(1);
+        let start = columns.start / whole * whole;
+        let end = columns.end.next_multiple_of(whole).min(self.width);
         let mut bytes = Vec::new();
         for y in rows {
-            let Some(row) = canvas.row(columns.start, y, width) else {
+            let Some(row) = canvas.row(start, y, end.saturating_sub(start)) else {
                 return;
             };
-            let at = self.row_at(y) + u64::from(columns.start) * self.format.bits() / 8;
+            let at = self.row_at(y) + u64::from(start) * u64::from(bits) / 8;
             bytes.clear();
-            let words = |to: fn(u32) -> u16| row.iter().flat_map(move |p| to(*p).to_le_bytes());
-            match self.format {
-                SurfaceFormat::Xrgb | SurfaceFormat::Argb => {
-                    bytes.extend_from_slice(row.as_bytes())
-                }
-                SurfaceFormat::Rgb555 => bytes.extend(words(to_555)),
-                SurfaceFormat::Rgb565 => bytes.extend(words(to_565)),
-                SurfaceFormat::A8 => bytes.extend(row.iter().map(|p| (p >> 24) as u8)),
-                // Nobody reads one back: bits would have to be merged into bytes.
-                SurfaceFormat::A1 => return,
+            match bits {
+                32 => bytes.extend_from_slice(row.as_bytes()),
+                16 => bytes.extend(row.iter().flat_map(|pixel| (*pixel as u16).to_le_bytes())),
+                8 => bytes.extend(row.iter().map(|pixel| *pixel as u8)),
+                _ => bytes.extend(row.chunks(8).map(|pixels| {
+                    let bits = pixels.iter().enumerate();
+                    bits.fold(0, |byte, (bit, pixel)| byte | (*pixel as u8 & 1) << bit)
+                })),
             }
             if place.write(at, &bytes).is_err() {
                 return;
             }
         }
-    }
-}
-
-fn fill(row: &mut [u32], pixels: impl Iterator<Item = u32>) {
-    for (to, pixel) in row.iter_mut().zip(pixels) {
-        *to = pixel;
     }
 }

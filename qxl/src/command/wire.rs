@@ -50,11 +50,77 @@ wire! {
     /// `QXLQMask`.
     struct Mask { flags: u8, x: I32, y: I32, bitmap: U64 }
 
-    /// `QXLCopy`, `QXLOpaque` without its brush, `QXLBlend`.
-    struct Copy { src_bitmap: U64, src_area: WireRect, rop: U16, scale_mode: u8, mask: Mask }
+    /// `QXLBrush`: what is after its type is a colour or a pattern.
+    struct Brush { kind: U32, value: U64, x: I32, y: I32 }
 
-    /// `QXLFill`: the brush is flattened; what is after its type is a colour or a pattern.
-    struct Fill { brush_kind: U32, brush: U64, brush_position: [I32; 2], rop: U16, mask: Mask }
+    /// `QXLCopy`, `QXLBlend`.
+    struct Copy { image: U64, area: WireRect, rop: U16, scale_mode: u8, mask: Mask }
+
+    /// `QXLOpaque`.
+    struct Opaque { image: U64, area: WireRect, brush: Brush, rop: U16, scale_mode: u8, mask: Mask }
+
+    /// `QXLRop3`.
+    struct Rop3 { image: U64, area: WireRect, brush: Brush, rop: u8, scale_mode: u8, mask: Mask }
+
+    /// `QXLTransparent`.
+    struct Transparent { image: U64, area: WireRect, coded_color: U32, color: U32 }
+
+    /// `QXLAlphaBlend`.
+    struct AlphaBlend { flags: U16, alpha: u8, image: U64, area: WireRect }
+
+    /// `QXLComposite`.
+    struct Composite {
+        flags: U32,
+        source: U64,
+        source_transform: U64,
+        mask: U64,
+        mask_transform: U64,
+        source_origin: [I16; 2],
+        mask_origin: [I16; 2],
+    }
+
+    /// `QXLTransform`.
+    struct Transform { rows: [[I32; 3]; 2] }
+
+    /// `QXLFill`.
+    struct Fill { brush: Brush, rop: U16, mask: Mask }
+
+    /// `QXLStroke` with its `QXLLineAttr`.
+    struct Stroke {
+        path: U64,
+        flags: u8,
+        join_style: u8,
+        end_style: u8,
+        dashes: u8,
+        width: I32,
+        miter_limit: I32,
+        dash_lengths: U64,
+        brush: Brush,
+        rop: U16,
+        back_rop: U16,
+    }
+
+    /// `QXLPathSeg` without its points.
+    struct PathSegment { flags: U32, count: U32 }
+
+    /// `QXLPointFix`: 28.4 fixed point.
+    struct FixedPoint { x: I32, y: I32 }
+
+    /// `QXLText`.
+    struct Text {
+        string: U64,
+        back_area: WireRect,
+        brush: Brush,
+        back_brush: Brush,
+        rop: U16,
+        back_rop: U16,
+    }
+
+    /// `QXLString` without its chunks.
+    struct String { data_size: U32, length: U16, flags: U16 }
+
+    /// `QXLRasterGlyph` without its pixels.
+    struct Glyph { x: I32, y: I32, origin_x: I32, origin_y: I32, width: U16, height: U16 }
 
     /// `QXLCopyBits`.
     struct CopyBits { x: I32, y: I32 }
@@ -122,6 +188,11 @@ const _: () = {
     assert!(size_of::<CursorCommand>() == 22);
     assert!(size_of::<Mask>() == 17);
     assert!(size_of::<Copy>() == 44);
+    assert!(size_of::<Brush>() == 20);
+    assert!(size_of::<Opaque>() == 64);
+    assert!(size_of::<Text>() == 68);
+    assert!(size_of::<Stroke>() == 52);
+    assert!(size_of::<Composite>() == 44);
     assert!(size_of::<SurfaceCreate>() == 40);
 };
 

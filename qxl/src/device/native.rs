@@ -3,16 +3,16 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use caraway_spice::{CursorState, DisplayObserver, Rect};
+use caraway_spice::{CursorState, DisplayObserver, Size};
 
 use super::memslots::GuestAddress;
 use super::rings::{COMMANDS, RingError};
 use super::screen::Screen;
 use super::{Core, Mode, Qxl, interrupts};
-use crate::canvas::{Canvas, Region, Rop};
+use crate::canvas::{Canvas, Draw, Form, PixelFormat, Pixels, Snapshot};
 use crate::command::wire::RingCommand;
 use crate::command::{
-    CommandError, CommandKind, CursorCommand, Draw, Drawable, Source, SurfaceCommand,
+    BitmapPixels, CommandError, CommandKind, CursorCommand, Drawable, Image, SurfaceCommand,
 };
 
 /// The most commands that one call of [`Qxl::process`] takes; then others get their turn.
@@ -201,55 +201,30 @@ impl Qxl {
 
     fn draw(&self, core: &mut Core, address: GuestAddress) -> Result<(), CommandError> {
         let drawable = Drawable::decode(&core.slots, address)?;
-        if let Draw::Unsupported(what) = drawable.draw {
-            core.log_once(what, &format!("drawing {what} is not possible yet"));
-        }
         let target = drawable.surface;
-        // Reading from one surface while drawing on another takes a copy of the one.
-        let source = match &drawable.draw {
-            Draw::Copy {
-                source: Source::Surface(id),
-                area,
-                ..
-            } => self.snapshot(core, *id, *area),
-            Draw::CopyBits { from } => {
-                let (width, height) = (drawable.area.width(), drawable.area.height());
-                let end = |start: i32, len: u32| start.saturating_add_unsigned(len);
-                let area = Rect {
-                    left: from.x,
-                    top: from.y,
-                    right: end(from.x, width),
-                    bottom: end(from.y, height),
-                };
-                self.snapshot(core, target, area)
-            }
-            _ => None,
-        };
         if target == 0 {
             let mut screen = self.screen.write();
             if let Some(canvas) = screen.canvas.as_mut() {
-                paint(drawable, source, canvas);
+                draw(drawable, canvas, |id| core.surfaces.get(id));
                 if canvas.has_copies() {
                     self.tell_updates(&mut screen);
                 }
             }
-        } else if let Some(surface) = core.surfaces.get_mut(target) {
-            paint(drawable, source, &mut surface.canvas);
+            return Ok(());
         }
-        Ok(())
-    }
-
-    /// A copy of `area` of a surface, and where it comes from.
-    fn snapshot(&self, core: &Core, id: u32, area: Rect) -> Option<Snapshot> {
-        let of = |canvas: &Canvas| {
-            let (pixels, left, top) = canvas.copy(area);
-            Snapshot { pixels, left, top }
+        // Other surfaces can be read while it is away.
+        let Some(mut surface) = core.surfaces.take(target) else {
+            return Ok(());
         };
-        if id == 0 {
-            self.screen.read().canvas.as_ref().map(of)
-        } else {
-            core.surfaces.get(id).map(|surface| of(&surface.canvas))
+        {
+            let screen = self.screen.read();
+            draw(drawable, &mut surface.canvas, |id| match id {
+                0 => screen.canvas.as_ref(),
+                other => core.surfaces.get(other),
+            });
         }
+        core.surfaces.put_back(target, surface);
+        Ok(())
     }
 
     /// Tells the observers what is news.
@@ -287,88 +262,71 @@ impl Qxl {
     }
 }
 
-/// Pixels copied from a surface, and where their top left corner was.
-struct Snapshot {
-    pixels: Canvas,
-    left: u32,
-    top: u32,
+/// A picture for a draw command to read.
+enum Picture<'a> {
+    Bitmap(BitmapPixels),
+    Surface(Snapshot<&'a Canvas>),
+    /// Of the surface that is drawn on.
+    Itself(Snapshot<Canvas>),
 }
 
-/// Draws on `canvas`.
-fn paint(drawable: Drawable, source: Option<Snapshot>, canvas: &mut Canvas) {
-    let (to, region) = (drawable.area, &drawable.region);
-    match drawable.draw {
-        Draw::Nop => {}
-        Draw::Unsupported(_) => {
-            region.visit(|rect| {
-                canvas.damage(rect);
-                true
-            });
-        }
-        Draw::Fill { color, rop } => canvas.fill(region, rop, color),
-        Draw::Blackness => canvas.fill(region, Rop::PUT, 0),
-        Draw::Whiteness => canvas.fill(region, Rop::PUT, 0x00ff_ffff),
-        Draw::Invers => canvas.fill(region, Rop::INVERS, 0),
-        Draw::Copy {
-            source: Source::Bitmap(mut bitmap),
-            area,
-            rop,
-        } => canvas.paint(region, rop, |x, y, row| {
-            match (moved(x, to.left, area.left), moved(y, to.top, area.top)) {
-                (Some(x), Some(y)) => bitmap.read_row(x, y, row),
-                _ => false,
-            }
-        }),
-        Draw::Copy { area, rop, .. } => {
-            if let Some(source) = source {
-                copy(&source, (to, area.left, area.top), region, rop, canvas);
-            }
-        }
-        Draw::CopyBits { from } => {
-            if let Some(source) = source {
-                copy(&source, (to, from.x, from.y), region, Rop::PUT, canvas);
-            }
+impl Picture<'_> {
+    fn pixels(&self) -> &dyn Pixels {
+        match self {
+            Self::Bitmap(pixels) => pixels,
+            Self::Surface(pixels) => pixels,
+            Self::Itself(pixels) => pixels,
         }
     }
 }
 
-/// Draws pixels of a surface; what `to` asks for from outside of it stays as it is.
-fn copy(
-    source: &Snapshot,
-    (to, left, top): (Rect, i32, i32),
-    region: &Region,
-    rop: Rop,
-    canvas: &mut Canvas,
-) {
-    let size = source.pixels.size();
-    // Where the pixels that there are will be: coordinates are far from overflowing i64.
-    let place = |at: u32, from: i32, to: i32| {
-        let at = i64::from(at) - i64::from(from) + i64::from(to);
-        at.clamp(i32::MIN.into(), i32::MAX.into()) as i32
-    };
-    let there = Rect {
-        left: place(source.left, left, to.left),
-        top: place(source.top, top, to.top),
-        right: place(source.left + size.width, left, to.left),
-        bottom: place(source.top + size.height, top, to.top),
-    };
-    canvas.paint(&region.clipped(there), rop, |x, y, row| {
-        let (x, y) = (moved(x, there.left, 0), moved(y, there.top, 0));
-        let pixels = x.zip(y).and_then(|(x, y)| {
-            let width = u32::try_from(row.len()).ok()?;
-            source.pixels.row(x, y, width)
-        });
-        match pixels {
-            Some(pixels) => {
-                row.copy_from_slice(pixels);
-                true
-            }
-            None => false,
+impl Pixels for Picture<'_> {
+    fn format(&self) -> PixelFormat {
+        self.pixels().format()
+    }
+
+    fn size(&self) -> Size {
+        self.pixels().size()
+    }
+
+    fn read(&mut self, x: u32, y: u32, row: &mut [u32]) -> bool {
+        match self {
+            Self::Bitmap(pixels) => pixels.read(x, y, row),
+            Self::Surface(pixels) => pixels.read(x, y, row),
+            Self::Itself(pixels) => pixels.read(x, y, row),
         }
-    });
+    }
 }
 
-/// The coordinate in a source whose `from` is drawn at `to`; `None` outside of any source.
-fn moved(at: u32, to: i32, from: i32) -> Option<u32> {
-    u32::try_from(i64::from(at) - i64::from(to) + i64::from(from)).ok()
+/// Draws on `canvas`; `surface` finds other surfaces by their id. With an image missing nothing is
+/// drawn.
+fn draw<'a>(drawable: Drawable, canvas: &mut Canvas, surface: impl Fn(u32) -> Option<&'a Canvas>) {
+    let Drawable {
+        surface: target,
+        area,
+        region,
+        draw,
+    } = drawable;
+    // Mostly it is only moved, and the rest of it need not be copied.
+    let needed = match &draw {
+        Draw::Copy {
+            source, mask: None, ..
+        } if (source.area.width(), source.area.height()) == (area.width(), area.height()) => {
+            source.area
+        }
+        _ => canvas.area(),
+    };
+    let format = canvas.format();
+    let draw = draw.resolve(|image, form| {
+        let picture = match image {
+            Image::Bitmap(bitmap) => Picture::Bitmap(bitmap.pixels(form, format)?),
+            Image::Surface(id) if id == target => Picture::Itself(Snapshot::copied(canvas, needed)),
+            Image::Surface(id) => Picture::Surface(Snapshot::of(surface(id)?)),
+        };
+        let readable = form != Form::Bits || picture.format() == PixelFormat::A1;
+        readable.then_some(picture)
+    });
+    if let Some(draw) = draw {
+        canvas.draw(area, &region, draw);
+    }
 }

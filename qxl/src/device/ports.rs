@@ -324,7 +324,7 @@ impl Qxl {
             tracing::debug!("the guest replaces its primary surface without destroying it first");
             core.note(|recorder, _| recorder.destroy_primary());
         }
-        let mut canvas = Canvas::new(shape.size());
+        let mut canvas = Canvas::new(shape.format, shape.size());
         if shape.keep {
             shape.load(&place, &mut canvas);
         }
@@ -346,7 +346,7 @@ impl Qxl {
         let found = if surface == 0 {
             screen.canvas.as_ref().zip(screen.shape.as_ref())
         } else {
-            let surface = core.surfaces.get(surface);
+            let surface = core.surfaces.with_shape(surface);
             surface.map(|surface| (&surface.canvas, &surface.shape))
         };
         let outside = PortError::Area { surface, area };

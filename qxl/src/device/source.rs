@@ -3,13 +3,12 @@
 use std::sync::Weak;
 use std::sync::atomic::Ordering;
 
+use super::{Qxl, interrupts};
+use crate::canvas::PixelFormat;
 use caraway_spice::{
     ClientCapabilities, CursorState, DisplayObserver, DisplaySource, HeadRequest, Layout, Rect,
     Size,
 };
-use zerocopy::IntoBytes;
-
-use super::{Qxl, interrupts};
 
 /// The pixels of one monitor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +55,7 @@ impl DisplaySource for Qxl {
         let rows = (area.top as u32..).zip(pixels.chunks_exact_mut(width * 4));
         for (y, row) in rows {
             match canvas.row(area.left as u32, y, area.width()) {
-                Some(from) => row.copy_from_slice(from.as_bytes()),
+                Some(from) => show(canvas.format(), from, row),
                 None => return false,
             }
         }
@@ -87,5 +86,16 @@ impl DisplaySource for Qxl {
 
     fn request_heads(&self, heads: &[HeadRequest]) -> bool {
         self.wish_for_heads(heads)
+    }
+}
+
+/// Turns a row of pixels into blue, green, red and nothing.
+fn show(format: PixelFormat, pixels: &[u32], row: &mut [u8]) {
+    for (to, pixel) in row.as_chunks_mut().0.iter_mut().zip(pixels) {
+        let pixel = match format {
+            PixelFormat::Xrgb | PixelFormat::Argb => *pixel,
+            other => other.to_argb(*pixel),
+        };
+        *to = (pixel & 0x00ff_ffff).to_le_bytes();
     }
 }

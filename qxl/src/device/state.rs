@@ -143,7 +143,7 @@ impl Qxl {
         let Some(shape) = state.primary else {
             return Ok(());
         };
-        let mut canvas = Canvas::new(shape.size());
+        let mut canvas = Canvas::new(shape.format, shape.size());
         match core.slots.resolve(shape.data, shape.len()) {
             Ok(place) => shape.load(&place, &mut canvas),
             // The guest may take the slot away under its surface.

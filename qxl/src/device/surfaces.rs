@@ -66,7 +66,7 @@ impl Surfaces {
             .map(|surface| pixels(&surface.shape))
             .sum();
         CommandError::at_most("pixels of all surfaces", used + pixels(&shape), self.most)?;
-        let mut canvas = Canvas::new(shape.size());
+        let mut canvas = Canvas::new(shape.format, shape.size());
         if shape.keep {
             shape.load(&place, &mut canvas);
         }
@@ -74,12 +74,21 @@ impl Surfaces {
         Ok(())
     }
 
-    pub(super) fn get(&self, id: u32) -> Option<&Surface> {
+    pub(super) fn get(&self, id: u32) -> Option<&Canvas> {
+        self.all.get(&id).map(|surface| &surface.canvas)
+    }
+
+    pub(super) fn with_shape(&self, id: u32) -> Option<&Surface> {
         self.all.get(&id)
     }
 
-    pub(super) fn get_mut(&mut self, id: u32) -> Option<&mut Surface> {
-        self.all.get_mut(&id)
+    /// Takes a surface away to draw on it.
+    pub(super) fn take(&mut self, id: u32) -> Option<Surface> {
+        self.all.remove(&id)
+    }
+
+    pub(super) fn put_back(&mut self, id: u32, surface: Surface) {
+        self.all.insert(id, surface);
     }
 
     pub(super) fn destroy(&mut self, id: u32) {

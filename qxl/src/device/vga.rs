@@ -7,7 +7,7 @@ use caraway_devices::BusDevice;
 use caraway_spice::Size;
 
 use super::{Core, Mode, Qxl};
-use crate::canvas::Canvas;
+use crate::canvas::{Canvas, PixelFormat};
 use crate::command::MAX_SIDE;
 use crate::text::{self, TextScreen};
 use crate::vga::PORT_BASE;
@@ -151,7 +151,7 @@ impl Qxl {
             (None, None) => INITIAL,
         };
         if screen.size() != Some(size) {
-            let mut canvas = Canvas::new(size);
+            let mut canvas = Canvas::new(PixelFormat::Xrgb, size);
             canvas.damage(canvas.area());
             screen.replace(canvas, None);
             core.view.forget();

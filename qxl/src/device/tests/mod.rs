@@ -3,6 +3,7 @@
 mod draw;
 mod hostile;
 mod lifecycle;
+mod model;
 mod ports;
 mod protocol;
 mod vga;
