@@ -15,6 +15,7 @@ pub mod i8042;
 pub mod interrupt;
 pub mod pci;
 pub mod pit;
+pub mod rate;
 pub mod real_clock;
 pub mod rtc;
 pub mod serial;
@@ -33,6 +34,7 @@ pub use interrupt::{
     SharedLine, TickLine, Unwatched, Wire,
 };
 pub use pit::{ControlPortB, Pit};
+pub use rate::{Rate, RateLimit};
 pub use real_clock::{AfterPause, Pause, RealClock};
 pub use rtc::{ClockChanged, ClockSink, Rtc};
 pub use serial::SerialPort;
