@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::{Notify, watch};
 
+use crate::codec::Dictionary;
 use crate::protocol::{ChannelKind, MouseMode};
 use crate::ticket::{Permissions, Ticket};
 use crate::transport::Security;
@@ -209,6 +210,8 @@ pub(crate) struct Session {
     ended: watch::Sender<Option<Ending>>,
     channels: Mutex<Vec<Arc<Channel>>>,
     wanted_mode: Mutex<Option<MouseMode>>,
+    /// The images that its display channels can refer to.
+    pub(crate) dictionary: Dictionary,
     round_trip: AtomicU64,
 }
 
@@ -241,6 +244,7 @@ impl Session {
             ended: watch::Sender::new(None),
             channels: Mutex::default(),
             wanted_mode: Mutex::default(),
+            dictionary: Dictionary::default(),
             round_trip: AtomicU64::new(NOT_MEASURED),
         })
     }

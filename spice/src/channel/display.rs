@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{Context, Endless, draw, ignore};
-use crate::codec::{Codec, Encoding, Pixels};
+use crate::codec::{Codec, Encoder, Pixels};
 use crate::damage::Next;
 use crate::flow::Flight;
 use crate::geometry::{Rect, Size};
@@ -27,7 +27,7 @@ use crate::hub::ViewGuard;
 use crate::protocol::{common, display as id};
 use crate::session::Ending;
 use crate::source::{Head, Layout};
-use crate::wire::{Message, MessageReader, MessageWriter, Reader};
+use crate::wire::{Message, MessageReader, MessageWriter, Reader, Truncated};
 
 /// Pixels of a surface that is tried as one image at first: 16 MiB as they are.
 const WHOLE_PIXELS: u64 = 4 * 1024 * 1024;
@@ -46,7 +46,7 @@ struct Shared {
 }
 
 struct Client {
-    initialised: bool,
+    init: Option<Init>,
     codec: Codec,
     flight: Flight,
 }
@@ -66,7 +66,7 @@ pub(super) async fn serve(
             .ok_or(Ending::Closed)?
             .view(context.capabilities.word(0)),
         client: Mutex::new(Client {
-            initialised: false,
+            init: None,
             codec: Codec::default(),
             flight: Flight::new(Instant::now()),
         }),
@@ -77,6 +77,7 @@ pub(super) async fn serve(
         writer,
         screen: None,
         images: 0,
+        encoder: Encoder::default(),
         buffer: Vec::new(),
     };
     tokio::select! {
@@ -97,9 +98,7 @@ async fn read(context: &Context, shared: &Shared, reader: &mut MessageReader) ->
                 common::C_ACK_SYNC => client.flight.sync(fields.u32().map_err(malformed)?),
                 common::C_ACK => client.flight.acknowledged(Instant::now()),
                 id::C_INIT => {
-                    // Cache and dictionary sizes, which nothing uses yet.
-                    fields.bytes(14).map_err(malformed)?;
-                    client.initialised = true;
+                    client.init = Some(Init::parse(&mut fields).map_err(malformed)?);
                 }
                 id::C_PREFERRED_COMPRESSION => {
                     client.codec = preferred(fields.u8().map_err(malformed)?, has_lz4);
@@ -112,17 +111,41 @@ async fn read(context: &Context, shared: &Shared, reader: &mut MessageReader) ->
     }
 }
 
+/// `SPICE_MSGC_DISPLAY_INIT`: what the client keeps.
+#[derive(Debug, Clone, Copy)]
+struct Init {
+    dictionary: u8,
+    /// Pixels in it; 0 if there is none.
+    window: usize,
+}
+
+impl Init {
+    fn parse(fields: &mut Reader) -> Result<Self, Truncated> {
+        // The number and the size of the image cache, which nothing uses yet.
+        fields.bytes(9)?;
+        let dictionary = fields.u8()?;
+        let window = fields.u32()?.cast_signed();
+        Ok(Self {
+            dictionary,
+            window: usize::try_from(window).unwrap_or(0),
+        })
+    }
+}
+
 /// The codec for a client's wish (`SPICE_IMAGE_COMPRESSION_*`).
 fn preferred(wish: u8, has_lz4: bool) -> Codec {
     const OFF: u8 = 1;
     const AUTO_GLZ: u8 = 2;
     const AUTO_LZ: u8 = 3;
     const QUIC: u8 = 4;
+    const GLZ: u8 = 5;
     const LZ4: u8 = 7;
     match wish {
         OFF => Codec::Raw,
-        AUTO_GLZ | AUTO_LZ => Codec::Auto,
+        AUTO_GLZ => Codec::Auto,
+        AUTO_LZ => Codec::AutoLz,
         QUIC => Codec::Quic,
+        GLZ => Codec::Glz,
         LZ4 if has_lz4 => Codec::Lz4,
         _ => Codec::Lz,
     }
@@ -142,6 +165,7 @@ struct Sender<'a> {
     writer: &'a mut MessageWriter,
     screen: Option<Screen>,
     images: u64,
+    encoder: Encoder,
     /// For what is read from the source.
     buffer: Vec<u8>,
 }
@@ -155,13 +179,18 @@ impl Sender<'_> {
             .u32(Flight::ACK_WINDOW);
         self.writer.send(ack).await?;
         let initialised = async {
-            while !shared.client.lock().initialised {
+            loop {
+                if let Some(init) = shared.client.lock().init {
+                    break init;
+                }
                 viewer.wake.notified().await;
             }
         };
-        timeout(INIT_TIME, initialised)
+        let init = timeout(INIT_TIME, initialised)
             .await
             .map_err(|_| Ending::NotInitialised)?;
+        let dictionary = &self.context.session.dictionary;
+        self.encoder = Encoder::with_dictionary(dictionary, init.dictionary, init.window);
         self.send(Message::new(id::INVAL_ALL_PALETTES)).await?;
 
         loop {
@@ -240,6 +269,7 @@ impl Sender<'_> {
         match message.filter(|message| message.len() <= MAX_IMAGE_BYTES) {
             Some(message) => {
                 viewer.sent_damage(whole, message.len());
+                self.encoder.sent();
                 self.send(message).await
             }
             None => {
@@ -262,6 +292,7 @@ impl Sender<'_> {
             return Ok(());
         }
         viewer.sent_damage(area, bytes);
+        self.encoder.sent();
         self.send(message).await?;
         // Other clients' turn, and input's.
         tokio::task::yield_now().await;
@@ -279,7 +310,7 @@ impl Sender<'_> {
             return Some(fill);
         }
         let codec = self.shared.client.lock().codec;
-        let mut encoding = Encoding::new(codec, pixels);
+        let mut encoding = self.encoder.begin(codec, pixels);
         while encoding.step() {
             tokio::task::yield_now().await;
         }

@@ -39,6 +39,10 @@ pub(super) fn copy(area: Rect, image: &Image, id: u64) -> Message {
     .u8(0)
     .u32(image.width)
     .u32(image.height);
+    let message = match image.unpacked {
+        Some(length) => message.u32(length),
+        None => message,
+    };
     let message = if image.has_length() {
         message.u32(u32::try_from(image.data.len()).unwrap_or(u32::MAX))
     } else {
@@ -113,7 +117,7 @@ pub(super) fn monitors(heads: &[Head], max_heads: u32) -> Message {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::{Codec, Encoding};
+    use crate::codec::{Codec, Encoder};
 
     const AREA: Rect = Rect {
         left: 5,
@@ -125,7 +129,7 @@ mod tests {
     #[test]
     fn the_image_of_a_copy_is_where_its_offset_says() {
         let pixels = Pixels::new(2, 1, &[1, 2, 3, 0, 4, 5, 6, 0]).expect("the size is right");
-        let image = Encoding::new(Codec::Raw, pixels).finish();
+        let image = Encoder::default().begin(Codec::Raw, pixels).finish();
         let message = copy(AREA, &image, 9);
         assert_eq!(message.len(), 57 + 18 + 18 + 8);
     }

@@ -18,6 +18,7 @@
 //! The unused fourth byte of a pixel is not transported.
 
 use super::Pixels;
+use super::repeats::{self, Form, Table, Walk};
 
 /// `"  ZL"`.
 const MAGIC: u32 = 0x2020_5a4c;
@@ -26,34 +27,20 @@ const VERSION: u32 = 0x0001_0001;
 /// `LZ_IMAGE_TYPE_RGB32`.
 const TYPE_RGB32: u32 = 8;
 
-/// Literals that one operation can carry.
-const MAX_LITERALS: usize = 32;
 /// `distance - 1` from which on the long form is needed.
 const FAR: usize = 8191;
-/// The largest distance a match may have.
+/// The largest distance a copy may have.
 const MAX_DISTANCE: usize = FAR + 65_535;
-/// The shortest match that is not longer than its literals.
-const MIN_MATCH: usize = 2;
-
-const TABLE_BITS: u32 = 14;
-/// After `1 << this` vain searches in a row, every second pixel is tried, and so on.
-const SKIP_SHIFT: u32 = 6;
 
 /// Encodes an image step by step, so that one large image never keeps a thread for long.
 pub(super) struct Encoder {
-    out: Vec<u8>,
-    /// Where a pair of pixels was seen last, by its hash; 0 is "never", else the index plus one.
-    table: Vec<u32>,
-    /// The next pixel to look at.
-    next: usize,
-    /// The first pixel that is not encoded yet.
-    literals: usize,
-    vain: usize,
+    stream: Stream,
+    walk: Walk,
 }
 
 impl Encoder {
     /// Starts an image; `pixels` has its size.
-    pub(super) fn new(pixels: &Pixels) -> Self {
+    pub(super) fn new(pixels: &Pixels, table: &mut Table) -> Self {
         let mut out = Vec::with_capacity(64 + pixels.data.len() / 4);
         let header = [
             MAGIC,
@@ -65,113 +52,53 @@ impl Encoder {
             1,
         ];
         out.extend(header.into_iter().flat_map(u32::to_be_bytes));
+        table.restart(pixels.data.len());
         Self {
-            out,
-            table: vec![0; 1 << TABLE_BITS],
-            next: 0,
-            literals: 0,
-            vain: 0,
+            stream: Stream(out),
+            walk: Walk::new(&pixels.data, 0, table),
         }
     }
 
     /// Encodes about `count` more pixels of the same image. `false` once all are done.
-    pub(super) fn step(&mut self, pixels: &Pixels, count: usize) -> bool {
-        let data = pixels.data.as_slice();
-        let until = self.next.saturating_add(count).min(data.len());
-        while self.next < until {
-            match self.find(data) {
-                Some((distance, length)) => {
-                    self.flush_literals(data);
-                    self.put_match(distance, length);
-                    self.next += length;
-                    self.literals = self.next;
-                    self.vain = 0;
-                    // So that what comes after can refer to the end of this match too.
-                    self.remember(data, self.next - 1);
-                }
-                None => {
-                    self.vain += 1;
-                    self.next += 1 + (self.vain >> SKIP_SHIFT);
-                }
-            }
-        }
-        self.next = self.next.min(data.len());
-        if self.next < data.len() {
-            return true;
-        }
-        self.flush_literals(data);
-        false
+    pub(super) fn step(&mut self, pixels: &Pixels, table: &mut Table, count: usize) -> bool {
+        self.walk.step(&pixels.data, table, &mut self.stream, count)
     }
 
     /// Header and stream; complete once [`Encoder::step`] returned `false`.
     pub(super) fn finish(self) -> Vec<u8> {
-        self.out
-    }
-
-    /// A match for the pixels at `next`: distance and length.
-    fn find(&mut self, data: &[u32]) -> Option<(usize, usize)> {
-        let here = self.next;
-        let seen = self.remember(data, here);
-        if here > 0 && data[here] == data[here - 1] {
-            let length = common(&data[here - 1..], &data[here..]);
-            if length >= MIN_MATCH {
-                return Some((1, length));
-            }
-        }
-        let there = seen?;
-        let distance = here.checked_sub(there)?;
-        if distance == 0 || distance > MAX_DISTANCE {
-            return None;
-        }
-        let length = common(&data[there..], &data[here..]);
-        (length >= MIN_MATCH).then_some((distance, length))
-    }
-
-    /// Notes the pair at `index` in the table and returns where the last such pair was.
-    fn remember(&mut self, data: &[u32], index: usize) -> Option<usize> {
-        let pair = data.get(index..index + 2)?;
-        let key = (u64::from(pair[0]) << 32) | u64::from(pair[1]);
-        let hash = key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - TABLE_BITS);
-        let slot = self.table.get_mut(usize::try_from(hash).ok()?)?;
-        let seen = std::mem::replace(slot, u32::try_from(index + 1).unwrap_or(0));
-        (seen != 0).then(|| seen as usize - 1)
-    }
-
-    fn flush_literals(&mut self, data: &[u32]) {
-        for run in data[self.literals..self.next].chunks(MAX_LITERALS) {
-            self.out.push((run.len() - 1) as u8);
-            for pixel in run {
-                let [blue, green, red, _] = pixel.to_le_bytes();
-                self.out.extend_from_slice(&[blue, green, red]);
-            }
-        }
-        self.literals = self.next;
-    }
-
-    fn put_match(&mut self, distance: usize, length: usize) {
-        let back = distance - 1;
-        let near = back < FAR;
-        let high = if near { back >> 8 } else { 31 };
-        self.out.push(((length.min(7) << 5) | high) as u8);
-        if length >= 7 {
-            let mut rest = length - 7;
-            while rest >= 255 {
-                self.out.push(255);
-                rest -= 255;
-            }
-            self.out.push(rest as u8);
-        }
-        if near {
-            self.out.push((back & 255) as u8);
-        } else {
-            self.out.push(255);
-            self.out
-                .extend_from_slice(&((back - FAR) as u16).to_be_bytes());
-        }
+        self.stream.0
     }
 }
 
-/// How many pixels both begin with.
-fn common(a: &[u32], b: &[u32]) -> usize {
-    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+/// The operations.
+struct Stream(Vec<u8>);
+
+impl Form for Stream {
+    fn cost(&self, _: usize, distance: usize, length: usize) -> Option<usize> {
+        let bits = match distance {
+            ..=FAR => 16,
+            _ if distance <= MAX_DISTANCE => 32,
+            _ => return None,
+        };
+        Some(bits + repeats::length_cost(length))
+    }
+
+    fn literals(&mut self, pixels: &[u32]) {
+        repeats::put_literals(&mut self.0, pixels);
+    }
+
+    fn copy(&mut self, _: usize, distance: usize, length: usize) {
+        let back = distance - 1;
+        let near = back < FAR;
+        let high = if near { (back >> 8) as u8 } else { 31 };
+        self.0.push(repeats::length_bits(length) | high);
+        repeats::put_length(&mut self.0, length);
+        if near {
+            self.0.push((back & 255) as u8);
+        } else {
+            self.0.push(255);
+            self.0
+                .extend_from_slice(&((back - FAR) as u16).to_be_bytes());
+        }
+    }
 }

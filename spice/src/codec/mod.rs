@@ -4,21 +4,35 @@
 //! and an arm in [`Encoding::step`].
 
 mod bitmap;
+mod deflate;
+mod dictionary;
+mod glz;
 mod lz;
 mod lz4;
 mod quic;
+mod repeats;
 mod texture;
+
+use deflate::Deflate;
+pub use dictionary::Dictionary;
+use dictionary::{Access, Lease};
+use repeats::Table;
 
 /// How images are compressed (spice-protocol `enums.h`, `SpiceImageCompression`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Codec {
-    /// QUIC for photographs and gradients, LZ for everything else.
+    /// QUIC for photographs and gradients; GLZ for everything else, or LZ for clients that keep no
+    /// dictionary.
     #[default]
     Auto,
+    /// The same without GLZ.
+    AutoLz,
     /// As they are.
     Raw,
     /// LZ, which every client decodes.
     Lz,
+    /// GLZ, through zlib where that is shorter; LZ for clients that keep no dictionary.
+    Glz,
     /// LZ4; only for clients with that capability.
     Lz4,
     /// QUIC, which every client decodes; for photographs and gradients.
@@ -94,6 +108,10 @@ pub enum ImageKind {
     Quic = 1,
     /// LZ, 32-bit RGB.
     LzRgb = 101,
+    /// GLZ, 32-bit RGB.
+    GlzRgb = 102,
+    /// GLZ, 32-bit RGB, in a zlib stream.
+    ZlibGlzRgb = 107,
     /// LZ4.
     Lz4 = 109,
 }
@@ -107,7 +125,9 @@ pub struct Image {
     pub width: u32,
     /// Rows.
     pub height: u32,
-    /// The form's own bytes, without the length that some forms put before them.
+    /// Of [`ImageKind::ZlibGlzRgb`], the bytes of what is in the zlib stream.
+    pub unpacked: Option<u32>,
+    /// The form's own bytes, without the lengths that some forms put before them.
     pub data: Vec<u8>,
 }
 
@@ -119,20 +139,79 @@ impl Image {
     }
 }
 
-/// An image on its way through an encoder, a step at a time.
+/// What one display channel encodes its images with. Keeps its tables from image to image.
 ///
 /// ```
-/// use caraway_spice::codec::{Codec, Encoding, ImageKind, Pixels};
+/// use caraway_spice::codec::{Codec, Encoder, ImageKind, Pixels};
 ///
+/// let mut encoder = Encoder::default();
 /// let pixels = Pixels::new(64, 64, &[7; 64 * 64 * 4]).ok_or("wrong size")?;
-/// let mut encoding = Encoding::new(Codec::Lz, pixels);
+/// let mut encoding = encoder.begin(Codec::Lz, pixels);
 /// while encoding.step() {} // a server serves others here
 /// let image = encoding.finish();
 /// assert_eq!(image.kind, ImageKind::LzRgb);
 /// assert!(image.data.len() < 200);
+/// encoder.sent(); // later ones may refer to it
 /// # Ok::<(), &str>(())
 /// ```
-pub struct Encoding {
+#[derive(Debug, Default)]
+pub struct Encoder {
+    table: Table,
+    deflate: Deflate,
+    access: Option<Access>,
+    /// The last image, if it is to enter the dictionary.
+    unsent: Option<Lease>,
+}
+
+impl Encoder {
+    /// An encoder for a client that keeps the last `window` pixels of its images in `dictionary`,
+    /// which it calls `id` (`SPICE_MSGC_DISPLAY_INIT`).
+    #[must_use]
+    pub fn with_dictionary(dictionary: &Dictionary, id: u8, window: usize) -> Self {
+        Self {
+            access: Some(Access::new(dictionary, id, window)),
+            ..Self::default()
+        }
+    }
+
+    /// Starts to encode. The last image, unless it is [`sent`](Self::sent), never will be.
+    #[must_use]
+    pub fn begin(&mut self, codec: Codec, pixels: Pixels) -> Encoding<'_> {
+        self.unsent = None;
+        let gradual = matches!(codec, Codec::Auto | Codec::AutoLz) && texture::is_gradual(&pixels);
+        let state = match codec {
+            _ if gradual => State::Quic(Box::new(quic::Encoder::new(&pixels))),
+            Codec::Raw => State::Raw,
+            Codec::Lz4 => State::Lz4(None),
+            Codec::Quic => State::Quic(Box::new(quic::Encoder::new(&pixels))),
+            Codec::Auto | Codec::Glz => match self.lease(&pixels) {
+                Some(lease) => State::Glz(glz::Encoder::new(&pixels, lease)),
+                None => State::Lz(lz::Encoder::new(&pixels, &mut self.table)),
+            },
+            Codec::AutoLz | Codec::Lz => State::Lz(lz::Encoder::new(&pixels, &mut self.table)),
+        };
+        Encoding {
+            encoder: self,
+            pixels,
+            state,
+        }
+    }
+
+    fn lease(&self, pixels: &Pixels) -> Option<Lease> {
+        self.access.as_ref()?.lease(pixels.data.len())
+    }
+
+    /// The image that was finished last is on its way to the client.
+    pub fn sent(&mut self) {
+        if let Some(lease) = self.unsent.take() {
+            lease.sent();
+        }
+    }
+}
+
+/// An image on its way through an [`Encoder`], a step at a time.
+pub struct Encoding<'a> {
+    encoder: &'a mut Encoder,
     pixels: Pixels,
     state: State,
 }
@@ -140,35 +219,39 @@ pub struct Encoding {
 enum State {
     Raw,
     Lz(lz::Encoder),
+    Glz(glz::Encoder),
+    /// A finished GLZ stream, and how much of it went into the zlib stream.
+    ZlibGlz {
+        glz: Vec<u8>,
+        lease: Lease,
+        deflated: usize,
+    },
     Lz4(Option<Vec<u8>>),
     Quic(Box<quic::Encoder>),
 }
 
 /// Pixels encoded in a step: well under a millisecond.
-const STEP: usize = 64 * 1024;
+const STEP: usize = 32 * 1024;
+/// Bytes of a GLZ stream that are too few to gain anything.
+const TINY: usize = 96;
 
-impl Encoding {
-    /// Starts to encode.
-    #[must_use]
-    pub fn new(codec: Codec, pixels: Pixels) -> Self {
-        let state = match codec {
-            Codec::Auto if texture::is_gradual(&pixels) => {
-                State::Quic(Box::new(quic::Encoder::new(&pixels)))
-            }
-            Codec::Auto => State::Lz(lz::Encoder::new(&pixels)),
-            Codec::Raw => State::Raw,
-            Codec::Lz => State::Lz(lz::Encoder::new(&pixels)),
-            Codec::Lz4 => State::Lz4(None),
-            Codec::Quic => State::Quic(Box::new(quic::Encoder::new(&pixels))),
-        };
-        Self { pixels, state }
-    }
-
+impl Encoding<'_> {
     /// Encodes some more. `false` once all is done.
     pub fn step(&mut self) -> bool {
         match &mut self.state {
             State::Raw => false,
-            State::Lz(encoder) => encoder.step(&self.pixels, STEP),
+            State::Lz(encoder) => encoder.step(&self.pixels, &mut self.encoder.table, STEP),
+            State::Glz(encoder) => encoder.step(STEP) || self.begin_zlib(),
+            State::ZlibGlz { glz, deflated, .. } => {
+                let rest = &glz[*deflated..];
+                if rest.is_empty() {
+                    return false;
+                }
+                let now = rest.len().min(STEP);
+                *deflated += now;
+                self.encoder.deflate.step(&rest[..now], now == rest.len());
+                *deflated < glz.len()
+            }
             State::Lz4(done) => {
                 done.get_or_insert_with(|| lz4::encode(&self.pixels));
                 false
@@ -177,191 +260,58 @@ impl Encoding {
         }
     }
 
+    /// Puts a complete GLZ stream into a zlib stream, if that is likely to pay: what copies made
+    /// little shorter is no text, and would only take time.
+    fn begin_zlib(&mut self) -> bool {
+        let State::Glz(encoder) = std::mem::replace(&mut self.state, State::Raw) else {
+            return false;
+        };
+        let (glz, lease) = encoder.finish();
+        let pays = glz.len() >= TINY && glz.len() <= self.pixels.data.len() * 2;
+        self.encoder.deflate.begin();
+        self.state = State::ZlibGlz {
+            deflated: if pays { 0 } else { glz.len() },
+            glz,
+            lease,
+        };
+        pays
+    }
+
     /// The image: in the form asked for, or raw if that is not longer. Does what
     /// [`Encoding::step`] has left.
     #[must_use]
     pub fn finish(mut self) -> Image {
         while self.step() {}
+        let mut unpacked = None;
         let (kind, data) = match self.state {
-            State::Raw | State::Lz4(None) => (ImageKind::Bitmap, Vec::new()),
+            State::Raw | State::Glz(_) | State::Lz4(None) => (ImageKind::Bitmap, Vec::new()),
             State::Lz(encoder) => (ImageKind::LzRgb, encoder.finish()),
+            State::ZlibGlz { glz, lease, .. } => {
+                self.encoder.unsent = Some(lease);
+                unpacked = u32::try_from(glz.len()).ok();
+                match self.encoder.deflate.finish() {
+                    Some(zlib) if zlib.len() < glz.len() => (ImageKind::ZlibGlzRgb, zlib),
+                    _ => (ImageKind::GlzRgb, glz),
+                }
+            }
             State::Lz4(Some(data)) => (ImageKind::Lz4, data),
             State::Quic(encoder) => (ImageKind::Quic, encoder.finish()),
         };
-        let (kind, data) =
-            if kind == ImageKind::Bitmap || data.len() >= bitmap::encoded_len(&self.pixels) {
-                (ImageKind::Bitmap, bitmap::encode(&self.pixels))
-            } else {
-                (kind, data)
-            };
-        Image {
+        let image = |kind, data| Image {
             kind,
             width: self.pixels.width,
             height: self.pixels.height,
+            unpacked: unpacked.filter(|_| kind == ImageKind::ZlibGlzRgb),
             data,
+        };
+        if kind == ImageKind::Bitmap || data.len() >= bitmap::encoded_len(&self.pixels) {
+            self.encoder.unsent = None;
+            image(ImageKind::Bitmap, bitmap::encode(&self.pixels))
+        } else {
+            image(kind, data)
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use shakenfist_spice_compression as independent;
-
-    use super::*;
-
-    const ALL: [Codec; 5] = [Codec::Auto, Codec::Raw, Codec::Lz, Codec::Lz4, Codec::Quic];
-
-    /// Decodes with decoders that are not ours; rows of RGBA.
-    fn decode(image: &Image) -> Vec<u8> {
-        match image.kind {
-            ImageKind::Bitmap => image.data[18..]
-                .chunks(4)
-                .flat_map(|p| [p[2], p[1], p[0], 255])
-                .collect(),
-            ImageKind::Quic => {
-                independent::quic::quic_decode(&image.data, image.width, image.height)
-                    .expect("the stream is well formed")
-            }
-            ImageKind::LzRgb => {
-                independent::lz::decompress_lz(&image.data)
-                    .expect("the stream is well formed")
-                    .pixels
-            }
-            ImageKind::Lz4 => {
-                independent::lz4::decompress_spice_lz4(
-                    &image.data,
-                    image.width as usize,
-                    image.height as usize,
-                )
-                .expect("the stream is well formed")
-                .pixels
-            }
-        }
-    }
-
-    fn assert_exact(codec: Codec, width: u32, height: u32, bytes: &[u8]) -> Image {
-        let pixels = Pixels::new(width, height, bytes).expect("the size is right");
-        let image = Encoding::new(codec, pixels).finish();
-        let expected: Vec<u8> = bytes
-            .chunks(4)
-            .flat_map(|p| [p[2], p[1], p[0], 255])
-            .collect();
-        let decoded: Vec<u8> = decode(&image)
-            .chunks(4)
-            .flat_map(|p| [p[0], p[1], p[2], 255])
-            .collect();
-        assert!(decoded == expected, "{codec:?} {width}x{height} differs");
-        image
-    }
-
-    /// Bytes with runs and repeats at all distances, from a few numbers.
-    fn patterned(width: u32, height: u32, period: u32, noise: u32) -> Vec<u8> {
-        (0..width * height)
-            .flat_map(|i| {
-                let repeat = (i % period).wrapping_mul(0x0101_6b35);
-                let odd = if noise != 0 && i % noise == 0 { i } else { 0 };
-                repeat.wrapping_add(odd).to_le_bytes()
-            })
-            .collect()
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
-        #[test]
-        fn independent_decoders_return_the_same_pixels(
-            width in 1u32..200, height in 1u32..60, period in 1u32..5000, noise in 0u32..40
-        ) {
-            let bytes = patterned(width, height, period, noise);
-            for codec in ALL {
-                assert_exact(codec, width, height, &bytes);
-            }
-        }
-
-        #[test]
-        fn random_pixels_survive(
-            bytes in prop::collection::vec(any::<u8>(), 4..2000), few in any::<bool>()
-        ) {
-            let mut bytes = bytes;
-            bytes.truncate(bytes.len() / 4 * 4);
-            if few {
-                bytes.iter_mut().for_each(|byte| *byte &= 1);
-            }
-            let width = (bytes.len() / 4) as u32;
-            for codec in ALL {
-                assert_exact(codec, width, 1, &bytes);
-            }
-        }
-    }
-
-    #[test]
-    fn matches_at_every_edge_of_the_distance_forms_are_exact() {
-        for period in [
-            1, 2, 8190, 8191, 8192, 8193, 65_535, 73_725, 73_726, 73_727, 73_728,
-        ] {
-            let bytes: Vec<u8> = (0..1024 * 160u32)
-                .flat_map(|i| (i % period).wrapping_mul(2_654_435_761).to_le_bytes())
-                .collect();
-            assert_exact(Codec::Lz, 1024, 160, &bytes);
-        }
-    }
-
-    #[test]
-    fn matches_at_every_edge_of_the_length_form_are_exact() {
-        for length in [1, 2, 6, 7, 8, 261, 262, 263, 516, 517, 518] {
-            let bytes: Vec<u8> = (0..4096u32)
-                .flat_map(|i| (i / length).wrapping_mul(2_654_435_761).to_le_bytes())
-                .collect();
-            assert_exact(Codec::Lz, 4096, 1, &bytes);
-        }
-    }
-
-    /// Smooth with a little grain, as a photograph.
-    fn photograph(width: u32, height: u32) -> Vec<u8> {
-        (0..width * height)
-            .flat_map(|i| {
-                let (x, y) = (i % width, i / width);
-                let grain = i.wrapping_mul(2_654_435_761) >> 30;
-                [
-                    (x + y + grain) as u8,
-                    (x / 5 + grain) as u8,
-                    (y * 2) as u8,
-                    0,
-                ]
-            })
-            .collect()
-    }
-
-    #[test]
-    fn a_photograph_is_sent_as_quic_and_half_as_long_as_lz_makes_it() {
-        for (width, height) in [(3, 500), (640, 100), (5000, 9)] {
-            let bytes = photograph(width, height);
-            let auto = assert_exact(Codec::Auto, width, height, &bytes);
-            let lz = assert_exact(Codec::Lz, width, height, &bytes);
-            assert_eq!(auto.kind, ImageKind::Quic);
-            assert!(auto.data.len() * 2 < lz.data.len());
-        }
-    }
-
-    #[test]
-    fn noise_is_sent_raw() {
-        let bytes: Vec<u8> = (0..64 * 64u32)
-            .flat_map(|i| (i.wrapping_mul(2_654_435_761) >> 3).to_le_bytes())
-            .collect();
-        let image = assert_exact(Codec::Lz4, 64, 64, &bytes);
-        assert_eq!(image.kind, ImageKind::Bitmap);
-    }
-
-    #[test]
-    fn one_colour_is_seen_whatever_the_unused_byte_holds() {
-        let pixels = Pixels::new(2, 1, &[1, 2, 3, 0, 1, 2, 3, 255]).expect("the size is right");
-        assert_eq!(pixels.solid(), Some(0x0003_0201));
-    }
-
-    #[test]
-    fn a_wrong_number_of_bytes_is_refused() {
-        assert_eq!(Pixels::new(2, 2, &[0; 15]), None);
-        assert_eq!(Pixels::new(0, 2, &[]), None);
-        assert_eq!(Pixels::new(u32::MAX, u32::MAX, &[0; 4]), None);
-    }
-}
+mod tests;

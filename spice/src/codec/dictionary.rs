@@ -1,0 +1,251 @@
+//! The images that a client keeps for GLZ, as this server remembers them.
+//!
+//! A session has one dictionary for all of its display channels: they share the sequence of ids. But
+//! nothing orders what they send, so an image refers to images of its own channel only, and one
+//! channel at a time encodes with the dictionary; while one does, others go without.
+
+use std::collections::VecDeque;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::repeats::Table;
+
+/// Between two images: no colour, so no copy goes on over it.
+const BOUNDARY: u32 = 1 << 24;
+/// Pixels that are remembered for a session at most, 8 bytes each: a screen of 1920×1080.
+const MAX_PIXELS: usize = 2 << 20;
+/// A dictionary that is full forgets one part in so many at once.
+const PART: usize = 8;
+/// Images that are remembered at most.
+const MAX_IMAGES: usize = 1 << 16;
+
+/// Images that were sent, and the one that is being encoded.
+#[derive(Debug, Default)]
+pub(super) struct Contents {
+    /// All images, each with a [`BOUNDARY`] before it.
+    pub(super) pixels: Vec<u32>,
+    pub(super) table: Table,
+    pub(super) images: Images,
+    limit: usize,
+}
+
+/// Where each image is.
+#[derive(Debug, Default)]
+pub(super) struct Images {
+    /// Those that were sent, with ids up to the next.
+    sent: VecDeque<Image>,
+    /// The one that is being encoded.
+    current: Image,
+    next_id: u64,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Image {
+    start: usize,
+    owner: u64,
+}
+
+/// A pixel that the client has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    /// How many ids older its image is.
+    pub(super) image: usize,
+    /// Its index there; in the image that is being encoded, the distance less one.
+    pub(super) pixel: usize,
+}
+
+impl Images {
+    /// The pixel `distance` before `at`, if its channel has sent it.
+    pub(super) fn find(&self, at: usize, distance: usize) -> Option<Place> {
+        let source = at.checked_sub(distance)?;
+        if source >= self.current.start {
+            return Some(Place {
+                image: 0,
+                pixel: distance.checked_sub(1)?,
+            });
+        }
+        let after = self.sent.partition_point(|image| image.start <= source);
+        let image = self.sent.get(after.checked_sub(1)?)?;
+        (image.owner == self.current.owner).then_some(Place {
+            image: self.sent.len() - after + 1,
+            pixel: source - image.start,
+        })
+    }
+}
+
+impl Contents {
+    /// Takes up an image of which nothing is sent yet.
+    pub(super) fn begin(&mut self, pixels: &[u32]) {
+        if self.pixels.is_empty() {
+            self.table.restart(self.limit);
+        }
+        self.make_room(pixels.len() + 1);
+        self.pixels.push(BOUNDARY);
+        self.images.current.start = self.pixels.len();
+        self.pixels.extend_from_slice(pixels);
+    }
+
+    /// The image is on its way: later ones may refer to it.
+    fn commit(&mut self) {
+        self.images.sent.push_back(self.images.current);
+        self.images.next_id += 1;
+        self.images.current.start = self.pixels.len() + 1;
+    }
+
+    /// What is not sent is not kept, and its id goes to another image.
+    fn roll_back(&mut self) {
+        let end = self.images.current.start.saturating_sub(1);
+        self.pixels.truncate(end);
+    }
+
+    /// The index of the first pixel of the image that is being encoded.
+    pub(super) fn start(&self) -> usize {
+        self.images.current.start
+    }
+
+    /// Its id.
+    pub(super) fn id(&self) -> u64 {
+        self.images.next_id
+    }
+
+    /// How many images before it may be referred to.
+    pub(super) fn window(&self) -> u32 {
+        u32::try_from(self.images.sent.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Forgets the oldest images until there is room for so many pixels.
+    fn make_room(&mut self, count: usize) {
+        let full = self.pixels.len() + count > self.limit || self.images.sent.len() >= MAX_IMAGES;
+        if !full {
+            return;
+        }
+        let most = (self.limit - self.limit / PART).saturating_sub(count);
+        let sent = &mut self.images.sent;
+        let excess = self.pixels.len().saturating_sub(most);
+        let most_images = MAX_IMAGES - MAX_IMAGES / PART;
+        let forgotten = sent
+            .partition_point(|image| image.start < excess)
+            .max(sent.len().saturating_sub(most_images));
+        sent.drain(..forgotten);
+        let cut = sent
+            .front()
+            .map_or(self.pixels.len(), |image| image.start - 1);
+        for image in sent {
+            image.start -= cut;
+        }
+        self.pixels.drain(..cut);
+        self.table.forget(cut);
+    }
+}
+
+/// What one client keeps for GLZ, over all of its display channels; handles to it are clones. At first
+/// empty, and then up to 16 MiB.
+#[derive(Debug, Clone, Default)]
+pub struct Dictionary(Arc<Mutex<Home>>);
+
+#[derive(Debug, Default)]
+struct Home {
+    state: State,
+    owners: u64,
+}
+
+#[derive(Debug, Default)]
+enum State {
+    /// No channel asked for one.
+    #[default]
+    New,
+    /// Here, under the number that the client gave it.
+    Here(u8, Contents),
+    Lent(u8),
+}
+
+/// A channel's right to its session's dictionary.
+#[derive(Debug)]
+pub(super) struct Access {
+    dictionary: Dictionary,
+    /// The client's number for it.
+    id: u8,
+    owner: u64,
+    limit: usize,
+}
+
+impl Access {
+    /// For a client that keeps `window` pixels in the dictionary that it calls `id`.
+    pub(super) fn new(dictionary: &Dictionary, id: u8, window: usize) -> Self {
+        let mut home = dictionary.0.lock();
+        home.owners += 1;
+        Self {
+            dictionary: dictionary.clone(),
+            id,
+            owner: home.owners,
+            limit: window.min(MAX_PIXELS),
+        }
+    }
+
+    /// The dictionary, if it is free, is the one that this channel may use, and an image of so many
+    /// pixels leaves something of it.
+    pub(super) fn lease(&self, pixels: usize) -> Option<Lease> {
+        if pixels >= self.limit {
+            return None;
+        }
+        let mut home = self.dictionary.0.lock();
+        let mut contents = match std::mem::take(&mut home.state) {
+            State::New => Contents {
+                limit: self.limit,
+                ..Contents::default()
+            },
+            State::Here(id, contents) if id == self.id && pixels < contents.limit => contents,
+            other => {
+                home.state = other;
+                return None;
+            }
+        };
+        home.state = State::Lent(self.id);
+        contents.images.current.owner = self.owner;
+        Some(Lease {
+            dictionary: self.dictionary.clone(),
+            contents,
+        })
+    }
+}
+
+/// The dictionary, with one image that is being encoded. It goes back when this is dropped: without
+/// the image, unless that was sent.
+#[derive(Debug)]
+pub(super) struct Lease {
+    dictionary: Dictionary,
+    contents: Contents,
+}
+
+impl Lease {
+    /// The image is on its way to the client.
+    pub(super) fn sent(mut self) {
+        self.contents.commit();
+    }
+}
+
+impl Deref for Lease {
+    type Target = Contents;
+
+    fn deref(&self) -> &Contents {
+        &self.contents
+    }
+}
+
+impl DerefMut for Lease {
+    fn deref_mut(&mut self) -> &mut Contents {
+        &mut self.contents
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.contents.roll_back();
+        let mut home = self.dictionary.0.lock();
+        if let State::Lent(id) = home.state {
+            home.state = State::Here(id, std::mem::take(&mut self.contents));
+        }
+    }
+}

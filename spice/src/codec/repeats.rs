@@ -1,0 +1,338 @@
+//! Finds what pixels repeat, for the codecs that write copies of earlier pixels (LZ and GLZ).
+//!
+//! Pictures of windows and text are made of *runs*: neighbours of one colour. What repeats in them are
+//! sequences of runs, a row of a glyph or of a frame, while the length of the ground before and after
+//! differs. So only the start of a run is looked up and remembered, by the colours of three runs
+//! and the lengths of the first two; the runs between are written as copies from one pixel back. This
+//! makes a tenth of the look-ups of a search at every pixel, and finds longer copies with them. In a
+//! photograph each pixel is a run, and this is then the common search by three pixels.
+
+/// The binary logarithm of the table of a large image.
+const MAX_TABLE_BITS: u32 = 16;
+const MIN_TABLE_BITS: u32 = 8;
+/// Candidates that are compared for one place.
+const DEPTH: usize = 48;
+/// A copy so long is taken without looking for a longer one.
+const LONG: usize = 512;
+/// After `1 << this` vain searches in a row, every second run is looked up, and so on.
+const SKIP_SHIFT: u32 = 5;
+/// Bits of one pixel that is written as it is.
+const LITERAL_BITS: usize = 25;
+
+/// Writes one form of the stream.
+pub(super) trait Form {
+    /// Bits of a copy, `None` if the form has no word for it.
+    fn cost(&self, at: usize, distance: usize, length: usize) -> Option<usize>;
+    /// Writes pixels as they are; there may be none.
+    fn literals(&mut self, pixels: &[u32]);
+    /// Writes that the `length` pixels from `at` on are those from `distance` before.
+    fn copy(&mut self, at: usize, distance: usize, length: usize);
+}
+
+/// Where sequences of runs were seen: chains of places with the same hash, the newest first. Places
+/// are kept plus one, as 0 is none.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    bits: u32,
+    newest: Vec<u32>,
+    /// By place.
+    older: Vec<u32>,
+}
+
+impl Table {
+    /// Forgets everything, and is ready for so many pixels; more only make it slower.
+    pub(super) fn restart(&mut self, pixels: usize) {
+        self.bits = pixels
+            .next_power_of_two()
+            .ilog2()
+            .clamp(MIN_TABLE_BITS, MAX_TABLE_BITS);
+        self.newest.clear();
+        self.newest.resize(1 << self.bits, 0);
+        self.older.clear();
+    }
+
+    /// Forgets the first `count` places: the others are so much nearer to the start.
+    pub(super) fn forget(&mut self, count: usize) {
+        self.older.drain(..count.min(self.older.len()));
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        for place in self.newest.iter_mut().chain(&mut self.older) {
+            *place = place.saturating_sub(count);
+        }
+    }
+
+    /// Remembers a place, and returns the newest before it.
+    fn insert(&mut self, place: usize, key: u64) -> u32 {
+        let slot = (key >> (64 - self.bits)) as usize;
+        let (Some(newest), Some(older)) = (self.newest.get_mut(slot), self.older.get_mut(place))
+        else {
+            return 0;
+        };
+        let this = place as u32 + 1;
+        // Pixels that were taken back may have left later places here.
+        *older = if *newest < this { *newest } else { 0 };
+        *newest = this;
+        *older
+    }
+}
+
+/// The starts of this run and of the next three.
+#[derive(Debug)]
+struct Runs([usize; 4]);
+
+impl Runs {
+    fn new(pixels: &[u32], start: usize) -> Self {
+        let mut runs = Self([start; 4]);
+        for _ in 1..4 {
+            runs.advance(pixels);
+        }
+        runs
+    }
+
+    fn start(&self) -> usize {
+        self.0[0]
+    }
+
+    fn length(&self) -> usize {
+        self.0[1] - self.0[0]
+    }
+
+    fn advance(&mut self, pixels: &[u32]) {
+        let last = self.0[3];
+        let rest = &pixels[last.min(pixels.len())..];
+        let same = rest.iter().take_while(|&&pixel| pixel == rest[0]).count();
+        self.0 = [self.0[1], self.0[2], last, last + same];
+    }
+
+    fn key(&self, pixels: &[u32]) -> u64 {
+        const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+        let colour = |index: usize| u64::from(pixels.get(self.0[index]).copied().unwrap_or(!0));
+        let length = |index: usize| (self.0[index + 1] - self.0[index]).min(255) as u64;
+        let first = (colour(0) | colour(1) << 32).wrapping_mul(ODD);
+        let second = first ^ (colour(2) | length(0) << 32 | length(1) << 48);
+        (second ^ second >> 29).wrapping_mul(ODD)
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Copy {
+    distance: usize,
+    length: usize,
+    /// Bits that it saves.
+    gain: usize,
+}
+
+impl Copy {
+    fn new(form: &impl Form, at: usize, distance: usize, length: usize) -> Option<Self> {
+        let cost = form.cost(at, distance, length)?;
+        let gain = (length * LITERAL_BITS).checked_sub(cost)?;
+        (gain > 0).then_some(Self {
+            distance,
+            length,
+            gain,
+        })
+    }
+}
+
+/// Goes over the pixels of one image, the last ones of what it is given.
+#[derive(Debug)]
+pub(super) struct Walk {
+    runs: Runs,
+    /// The next pixel to look at.
+    at: usize,
+    /// The first pixel that is not written yet.
+    literals: usize,
+    /// What was found for the start of `runs` already.
+    ahead: Option<Option<Copy>>,
+    /// Searches that found nothing since one found something.
+    vain: usize,
+}
+
+impl Walk {
+    /// Begins at `start`; `pixels` ends with the image.
+    pub(super) fn new(pixels: &[u32], start: usize, table: &mut Table) -> Self {
+        table.older.resize(pixels.len(), 0);
+        Self {
+            runs: Runs::new(pixels, start),
+            at: start,
+            literals: start,
+            ahead: None,
+            vain: 0,
+        }
+    }
+
+    /// Writes about `count` more pixels. `false` once all are written.
+    pub(super) fn step(
+        &mut self,
+        pixels: &[u32],
+        table: &mut Table,
+        form: &mut impl Form,
+        count: usize,
+    ) -> bool {
+        let until = self.at.saturating_add(count).min(pixels.len());
+        while self.at < until {
+            self.catch_up(pixels, table);
+            let rest_of_run = self.runs.start() - self.at;
+            if rest_of_run > 0 {
+                self.put(pixels, form, Copy::new(form, self.at, 1, rest_of_run));
+                self.at = self.runs.start();
+            } else {
+                self.put_run(pixels, table, form);
+            }
+        }
+        if self.at < pixels.len() {
+            return true;
+        }
+        form.literals(&pixels[self.literals..]);
+        self.literals = pixels.len();
+        false
+    }
+
+    /// Remembers the runs that were passed.
+    fn catch_up(&mut self, pixels: &[u32], table: &mut Table) {
+        while self.runs.start() < self.at {
+            if self.ahead.take().is_none() {
+                table.insert(self.runs.start(), self.runs.key(pixels));
+            }
+            self.runs.advance(pixels);
+        }
+    }
+
+    /// Writes at least the run that begins here: as a copy of something larger, or as its first
+    /// pixel and copies of that.
+    fn put_run(&mut self, pixels: &[u32], table: &mut Table, form: &mut impl Form) {
+        let here = self.at;
+        let found = self
+            .ahead
+            .take()
+            .unwrap_or_else(|| search(pixels, table, form, &self.runs));
+        let run = self.runs.length();
+        let repeat = Copy::new(form, here + 1, 1, run - 1);
+        let repeat_gain = repeat.map_or(0, |repeat| repeat.gain);
+        self.runs.advance(pixels);
+        let next = self.runs.start();
+
+        let mut best = found.filter(|copy| copy.length > run || copy.gain >= repeat_gain);
+        if let Some(copy) = best.filter(|copy| copy.length < LONG && next < pixels.len()) {
+            // Waiting for one run may find something better.
+            let ahead = search(pixels, table, form, &self.runs);
+            let later = ahead.filter(|later| {
+                later.gain + repeat_gain > copy.gain && next + later.length > here + copy.length
+            });
+            if later.is_some() {
+                best = None;
+            }
+            self.ahead = Some(ahead);
+        }
+        if best.is_some() {
+            self.vain = 0;
+            self.put(pixels, form, best);
+            return;
+        }
+        self.at += 1;
+        self.put(pixels, form, repeat);
+        self.at = next;
+        if self.ahead.is_none() && repeat.is_none() {
+            self.vain += 1;
+            self.skip(pixels);
+        }
+    }
+
+    /// Leaves out what is likely to repeat nothing either.
+    fn skip(&mut self, pixels: &[u32]) {
+        for _ in 0..self.vain >> SKIP_SHIFT {
+            if self.runs.length() > 1 {
+                break;
+            }
+            self.runs.advance(pixels);
+        }
+        self.at = self.runs.start();
+    }
+
+    /// Writes a copy, if there is one.
+    fn put(&mut self, pixels: &[u32], form: &mut impl Form, copy: Option<Copy>) {
+        if let Some(Copy {
+            distance, length, ..
+        }) = copy
+        {
+            form.literals(&pixels[self.literals..self.at]);
+            form.copy(self.at, distance, length);
+            self.at += length;
+            self.literals = self.at;
+        }
+    }
+}
+
+/// The best copy for what begins with these runs, which are remembered.
+fn search(pixels: &[u32], table: &mut Table, form: &impl Form, runs: &Runs) -> Option<Copy> {
+    let here = runs.start();
+    let mut candidate = table.insert(here, runs.key(pixels));
+    let mut best: Option<Copy> = None;
+    for _ in 0..DEPTH {
+        let there = (candidate as usize).checked_sub(1)?;
+        // A longer one has this pixel in common, too.
+        let longest = best.map_or(0, |best| best.length);
+        let (Some(a), Some(b)) = (pixels.get(there + longest), pixels.get(here + longest)) else {
+            break;
+        };
+        let distance = here - there;
+        // What can't be referred to is not compared: it might be long, and looked at in vain each time.
+        if a == b && form.cost(here, distance, 1).is_some() {
+            let length = common(&pixels[there..], &pixels[here..]);
+            let copy = Copy::new(form, here, distance, length);
+            if copy.map(|copy| copy.gain) > best.map(|best| best.gain) {
+                best = copy;
+            }
+            if length > LONG {
+                break;
+            }
+        }
+        candidate = table.older.get(there).copied().unwrap_or(0);
+        if candidate == 0 {
+            break;
+        }
+    }
+    best
+}
+
+/// How many pixels both begin with.
+fn common(a: &[u32], b: &[u32]) -> usize {
+    let blocks = std::iter::zip(a.as_chunks::<8>().0, b.as_chunks::<8>().0);
+    let equal = blocks.take_while(|(a, b)| a == b).count() * 8;
+    let rest = std::iter::zip(&a[equal..], &b[equal..]);
+    equal + rest.take_while(|(a, b)| a == b).count()
+}
+
+/// The first three bits of a copy in LZ and GLZ: its length, if that is short.
+pub(super) fn length_bits(length: usize) -> u8 {
+    (length.min(7) << 5) as u8
+}
+
+/// Writes what [`length_bits`] leaves: bytes that are summed up to the first that is not 255.
+pub(super) fn put_length(out: &mut Vec<u8>, length: usize) {
+    if let Some(mut rest) = length.checked_sub(7) {
+        while rest >= 255 {
+            out.push(255);
+            rest -= 255;
+        }
+        out.push(rest as u8);
+    }
+}
+
+/// Bits that [`put_length`] writes.
+pub(super) fn length_cost(length: usize) -> usize {
+    length.checked_sub(7).map_or(0, |rest| 8 + rest / 255 * 8)
+}
+
+/// Pixels that one operation can carry as they are.
+const MAX_LITERALS: usize = 32;
+
+/// Writes pixels as they are, the same way in LZ and GLZ.
+pub(super) fn put_literals(out: &mut Vec<u8>, pixels: &[u32]) {
+    for run in pixels.chunks(MAX_LITERALS) {
+        out.push((run.len() - 1) as u8);
+        for pixel in run {
+            let [blue, green, red, _] = pixel.to_le_bytes();
+            out.extend_from_slice(&[blue, green, red]);
+        }
+    }
+}
