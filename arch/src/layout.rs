@@ -7,6 +7,7 @@
 //! 0xc000_0000  PCI windows, 32-bit (and from the end of RAM to ECAM)
 //! 0xfec0_0000  IOAPIC
 //! 0xfee0_0000  LAPIC
+//! 0xfeff_b000  the VM generation id (1 page)
 //! 0xfeff_c000  KVM's identity map and task state (4 pages)
 //! ...          firmware, ending at 4 GiB
 //! 4 GiB        the rest of RAM
@@ -58,6 +59,10 @@ pub const IOAPIC_SIZE: u64 = 4 * KIB;
 pub const LAPIC_START: u64 = 0xfee0_0000;
 /// The window of MSI addresses.
 pub const LAPIC_SIZE: u64 = MIB;
+/// The page with the VM generation id, which only the monitor writes.
+pub const VMGENID_START: u64 = 0xfeff_b000;
+/// The size of that page.
+pub const VMGENID_SIZE: u64 = 4 * KIB;
 /// `KVM_SET_IDENTITY_MAP_ADDR`: one page that KVM needs to run real mode on Intel processors.
 pub const KVM_IDENTITY_MAP: u64 = 0xfeff_c000;
 /// `KVM_SET_TSS_ADDR`: three pages, for the same reason.
@@ -283,7 +288,7 @@ impl Layout {
                 kind: E820Kind::Ram,
             })
             .collect();
-        map.push(kvm_private());
+        map.push(private());
         map
     }
 
@@ -303,7 +308,7 @@ impl Layout {
                 range: self.ecam(),
                 kind: E820Kind::Reserved,
             },
-            kvm_private(),
+            private(),
         ];
         map.extend(
             AddressRange::new(FOUR_GIB, self.high_size).map(|range| E820Entry {
@@ -315,9 +320,10 @@ impl Layout {
     }
 }
 
-fn kvm_private() -> E820Entry {
+/// The generation id and KVM's pages, which follow on each other.
+fn private() -> E820Entry {
     E820Entry {
-        range: AddressRange::between(KVM_IDENTITY_MAP, KVM_IDENTITY_MAP + KVM_PRIVATE_SIZE),
+        range: AddressRange::between(VMGENID_START, KVM_IDENTITY_MAP + KVM_PRIVATE_SIZE),
         kind: E820Kind::Reserved,
     }
 }
@@ -362,7 +368,7 @@ mod tests {
                 IOAPIC_START + IOAPIC_SIZE,
             ));
             all.push(AddressRange::between(LAPIC_START, LAPIC_START + LAPIC_SIZE));
-            all.push(kvm_private().range);
+            all.push(private().range);
             all.push(AddressRange::between(FIRMWARE_START, FOUR_GIB));
             all.sort_by_key(AddressRange::start);
             for pair in all.windows(2) {

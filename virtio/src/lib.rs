@@ -6,10 +6,12 @@
 //! [`VirtioPci::process_queue`].
 
 pub mod block;
+mod chain;
 pub mod console;
 mod device;
 pub mod input;
 mod queue;
+pub mod rng;
 #[cfg(test)]
 mod testing;
 mod transport;
@@ -19,4 +21,5 @@ pub use console::{Console, PortConfig, PortEnd};
 pub use device::{DeviceType, VirtioDevice};
 pub use input::{Button, Keyboard, Leds, Tablet};
 pub use queue::{Chain, Segment, Virtqueue};
+pub use rng::{Rng, RngCounts};
 pub use transport::{NotifyRegistrar, VirtioPci, VirtioPciError, VirtioPciState};

@@ -39,6 +39,8 @@ pub enum Command {
     Reset(Reply<()>),
     /// Press the ACPI power button.
     PowerButton(Reply<()>),
+    /// Give the guest another VM generation id; `wrong-state` if it has none.
+    RenewGeneration(Reply<Generation>),
     /// End the machine at once, without asking the guest.
     Shutdown(Reply<()>),
     /// What the display and its server do.
@@ -143,10 +145,20 @@ pub struct VmInfo {
     pub cpus: u32,
     /// Bytes of guest memory.
     pub memory: u64,
+    /// The VM generation id; none if the machine has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<String>,
     /// Milliseconds since the machine was started.
     pub uptime_ms: u64,
     /// Every PCI device, by address.
     pub devices: Vec<DeviceInfo>,
+}
+
+/// A VM generation id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Generation {
+    /// The UUID that the guest has from now on.
+    pub generation: String,
 }
 
 /// A PCI device of the machine.

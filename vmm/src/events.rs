@@ -47,6 +47,12 @@ pub enum Event {
         /// Who asked.
         by: Origin,
     },
+    /// The guest was told that it goes on from a copy of itself.
+    #[serde(rename = "vm.generation")]
+    GenerationRenewed {
+        /// Its VM generation id from now on.
+        generation: String,
+    },
     /// The machine ends.
     #[serde(rename = "vm.shutdown")]
     Shutdown {

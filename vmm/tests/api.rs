@@ -141,6 +141,7 @@ fn answer(command: Command, script: &mut Script, events: &EventLog) {
                 state: VmState::Running,
                 cpus: 2,
                 memory: 1 << 30,
+                generation: None,
                 uptime_ms: 5,
                 devices: Vec::new(),
             }));

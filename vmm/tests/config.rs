@@ -201,7 +201,6 @@ fn what_is_not_built_is_refused_by_its_path() {
             "nets": [{ "tap": "tap0" }],
             "vsock": { "cid": 3, "to": "unix:v" },
             "balloon": {},
-            "rng": {},
             "disks": [{ "path": "disk.img", "format": "qcow2" }],
         })))
         .unwrap_err();
@@ -224,10 +223,7 @@ fn what_is_not_built_is_refused_by_its_path() {
             .contains("not supported by this build yet"),
         "{errors}"
     );
-    assert_eq!(
-        paths,
-        ["balloon", "disks[0].format", "nets", "rng", "vsock"]
-    );
+    assert_eq!(paths, ["balloon", "disks[0].format", "nets", "vsock"]);
 }
 
 #[test]
@@ -238,6 +234,8 @@ fn the_filled_in_config_is_the_same_machine() {
         "spice": { "listen": ["unix:x"] },
         "disks": [{ "path": "disk.img", "readonly": true }],
         "serial": { "to": "file:log" },
+        "rng": { "limit": { "rate": "64K", "burst": "4K" } },
+        "vmgenid": "6ba7b810-9dad-11d1-80b4-00c04fd430c8",
         "debug_exit": 0xf4,
         "on": { "reset": "exit" },
     }));
@@ -692,5 +690,40 @@ fn a_pipe_with_a_name_or_socket_that_cannot_be_is_refused_with_the_remedy() {
         let problem = world.problem(json!({ "spice": spice }));
         assert_eq!(problem.path.to_string(), place);
         assert!(problem.hint.is_some(), "{place}");
+    }
+}
+
+#[test]
+fn random_numbers_come_from_urandom_without_a_limit() {
+    let rng = World::new().machine(json!({ "rng": {} })).rng.unwrap();
+
+    assert_eq!(rng.source, Path::new("/dev/urandom"));
+    assert_eq!((rng.id.as_str(), rng.limit), ("rng", None));
+}
+
+#[test]
+fn a_limit_has_a_tenth_of_a_second_as_its_burst() {
+    let limit = json!({ "limit": { "rate": "10K" } });
+
+    let rng = World::new().machine(json!({ "rng": limit })).rng.unwrap();
+
+    let limit = rng.limit.unwrap();
+    assert_eq!((limit.per_second.get(), limit.burst.get()), (10240, 1024));
+}
+
+#[test]
+fn random_numbers_that_can_not_be_are_refused() {
+    for (rng, path) in [
+        (json!({ "source": "/dev/no-such" }), "rng.source"),
+        (json!({ "source": "disk.img" }), "rng.source"),
+        (json!({ "limit": { "rate": 0 } }), "rng.limit.rate"),
+        (
+            json!({ "limit": { "rate": 1, "burst": 0 } }),
+            "rng.limit.burst",
+        ),
+    ] {
+        let problem = World::new().problem(json!({ "rng": rng }));
+
+        assert_eq!(problem.path.to_string(), path);
     }
 }

@@ -3,14 +3,14 @@
 use acpi_tables::Aml;
 use acpi_tables::aml::{
     AddressSpace, AddressSpaceCacheable, And, Arg, CreateDWordField, Device, EISAName, Else, Equal,
-    IO, If, Interrupt, Memory32Fixed, Method, Name, NotEqual, Or, Package, PackageBuilder, Path,
-    ResourceTemplate, Return, Scope, Store, Uuid,
+    IO, If, Interrupt, Memory32Fixed, Method, Name, NotEqual, Notify, Or, Package, PackageBuilder,
+    Path, ResourceTemplate, Return, Scope, Store, Uuid,
 };
 use acpi_tables::sdt::Sdt;
 use caraway_arch::AddressRange;
 use caraway_arch::layout::{VGA_SIZE, VGA_START};
 
-use super::{Machine, PIRQ_GSI, PM_BASE, PM_PORTS, fixed};
+use super::{Machine, PIRQ_GSI, PM_BASE, PM_PORTS, VMGENID_GPE, fixed};
 use crate::fw_cfg;
 
 /// The configuration ports 0xcf8..0xd00 are the bridge's own; the windows are around them.
@@ -27,6 +27,9 @@ pub(super) fn build(machine: &Machine<'_>) -> Sdt {
     isa_devices(machine, &mut aml);
     system(machine, &mut aml);
     processors(machine.cpus, &mut aml);
+    if let Some(address) = machine.vmgenid {
+        generation(address, &mut aml);
+    }
     dsdt.append_slice(&aml);
     dsdt
 }
@@ -319,4 +322,38 @@ fn processors(cpus: u8, aml: &mut Vec<u8>) {
         )
         .to_aml_bytes(aml);
     }
+}
+
+/// The VM generation id at `address`, and the event that says that it changed.
+fn generation(address: u64, aml: &mut Vec<u8>) {
+    /// "The contents of the buffer have changed."
+    const CHANGED: u8 = 0x80;
+    const NAME: &str = "VM_Gen_Counter";
+    let (low, high) = (address as u32, (address >> 32) as u32);
+    Scope::new(
+        "_SB_".into(),
+        vec![&Device::new(
+            "VGEN".into(),
+            vec![
+                &Name::new("_HID".into(), &"CRWY0001"),
+                &Name::new("_CID".into(), &NAME),
+                &Name::new("_DDN".into(), &NAME),
+                &Name::new("ADDR".into(), &Package::new(vec![&low, &high])),
+            ],
+        )],
+    )
+    .to_aml_bytes(aml);
+    // `_Exx`: an edge, which the guest clears before it looks.
+    let event = format!("_E{VMGENID_GPE:02X}");
+    let device = Path::new("\\_SB_.VGEN");
+    Scope::new(
+        "_GPE".into(),
+        vec![&Method::new(
+            event.as_str().into(),
+            0,
+            false,
+            vec![&Notify::new(&device, &CHANGED)],
+        )],
+    )
+    .to_aml_bytes(aml);
 }

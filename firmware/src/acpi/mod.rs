@@ -20,6 +20,8 @@ pub const PM_BASE: u16 = 0x600;
 pub const PM_PORTS: u8 = 0x80;
 /// The SCI: level-triggered and active high, by an override.
 pub const SCI: u8 = 9;
+/// The general-purpose event that says that the VM generation id is another one.
+pub const VMGENID_GPE: u8 = 5;
 /// GSI of PIRQ A; B to H follow.
 pub const PIRQ_GSI: u32 = 16;
 
@@ -32,6 +34,8 @@ pub struct Machine<'a> {
     pub cpus: u8,
     /// The port of a pvpanic device, by which a guest tells that it panicked.
     pub pvpanic: Option<u16>,
+    /// Guest-physical address of the VM generation id.
+    pub vmgenid: Option<u64>,
 }
 
 /// Builds all tables.

@@ -4,12 +4,15 @@ use vm_memory::{Bytes, GuestAddress};
 
 use super::*;
 
+const VMGENID: u64 = 0x1_2345_6000;
+
 fn tables(cpus: u8) -> Tables {
     let layout = Layout::new(6 * GIB, 48).unwrap();
     build(&Machine {
         layout: &layout,
         cpus,
         pvpanic: Some(0x505),
+        vmgenid: Some(VMGENID),
     })
 }
 
@@ -142,6 +145,21 @@ fn firmware_and_direct_boot_get_the_same_tables() {
         run_script(&tables, 0x7fe_0000),
         (resolved.rsdp, resolved.tables)
     );
+}
+
+#[test]
+fn the_generation_id_is_found_by_its_name_in_two_halves() {
+    let memory = guest_memory();
+    let rsdp = tables(1).place(&memory).unwrap();
+    let dsdt = &walk(&memory, rsdp)[4];
+
+    let mut address = b"ADDR\x12\x08\x02\x0c".to_vec();
+    address.extend(0x2345_6000_u32.to_le_bytes());
+    address.push(1);
+    for piece in [&address[..], b"VM_Gen_Counter", b"_E05"] {
+        let found = dsdt.windows(piece.len()).filter(|at| *at == piece).count();
+        assert!(found > 0, "{piece:x?} is not in {dsdt:x?}");
+    }
 }
 
 /// Writes the tables where `CARAWAY_ACPI_DUMP` says, for `iasl -d`.

@@ -156,8 +156,10 @@ impl Inner {
                     None if queue.want_doorbell() => continue,
                     None => break 'ports,
                 };
-                if !port::fill(&queue, &chain, &message) {
-                    return queue.fail(&"a control buffer is too short");
+                match chain.write(queue.memory(), 0, &message) {
+                    Ok(written) if written == message.len() => {}
+                    Ok(_) => return queue.fail(&"a control buffer is too short"),
+                    Err(error) => return queue.fail(&error),
                 }
                 queue.complete(chain.head, message.len() as u32);
                 port.told();
@@ -206,7 +208,8 @@ impl Inner {
 
 fn read_control(queue: &Virtqueue, chain: &Chain) -> Option<control::Message> {
     let mut bytes = Vec::new();
-    port::read(queue, chain, 0, control::Message::SIZE, &mut bytes)?;
+    let read = chain.read(queue.memory(), 0, control::Message::SIZE, &mut bytes);
+    read.ok()?;
     control::Message::parse(&bytes)
 }
 

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use vm_memory::Bytes;
 
 use super::PortConfig;
 use super::control::{Message, event};
-use crate::queue::{Chain, Virtqueue};
+use crate::queue::Virtqueue;
 
 /// The host's end of a port. No method waits, and none calls the console back: whatever happens at
 /// the end later rings [`Console::wake`](super::Console::wake).
@@ -194,11 +193,12 @@ impl Port {
                     false => break,
                 }
             };
-            let length: u64 = chain.readable.iter().map(|s| u64::from(s.len)).sum();
+            let length = chain.readable_len();
             if self.state.taken < length {
                 piece.clear();
-                if read(&queue, &chain, self.state.taken, PIECE, &mut piece).is_none() {
-                    return queue.fail(&"a buffer is not in RAM");
+                let read = chain.read(queue.memory(), self.state.taken, PIECE, &mut piece);
+                if let Err(error) = read {
+                    return queue.fail(&error);
                 }
                 let count = self.end.take(&piece).min(piece.len());
                 self.state.taken += count as u64;
@@ -245,15 +245,15 @@ impl Port {
                     false => break,
                 }
             };
-            let room: u64 = chain.writable.iter().map(|s| u64::from(s.len)).sum();
-            let room = usize::try_from(room).unwrap_or(PIECE).min(PIECE);
+            let room = usize::try_from(chain.writable_len());
+            let room = room.unwrap_or(PIECE).min(PIECE);
             let count = self.end.give(&mut buffer[..room]).min(room);
             if count == 0 {
                 queue.unpop();
                 break;
             }
-            if !fill(&queue, &chain, &buffer[..count]) {
-                return queue.fail(&"a buffer is not in RAM");
+            if let Err(error) = chain.write(queue.memory(), 0, &buffer[..count]) {
+                return queue.fail(&error);
             }
             queue.complete(chain.head, count as u32);
             self.counts.to_guest += count as u64;
@@ -305,51 +305,4 @@ impl Port {
         self.state = state;
         self.tell_end();
     }
-}
-
-/// Appends to `into` at most `count` bytes of what a chain holds from `from` on. `None` if it is not
-/// in RAM.
-pub(super) fn read(
-    queue: &Virtqueue,
-    chain: &Chain,
-    from: u64,
-    count: usize,
-    into: &mut Vec<u8>,
-) -> Option<()> {
-    let mut skip = from;
-    let mut left = count;
-    for segment in &chain.readable {
-        let length = u64::from(segment.len);
-        if skip >= length {
-            skip -= length;
-            continue;
-        }
-        let now = usize::try_from(length - skip).unwrap_or(left).min(left);
-        let start = into.len();
-        into.resize(start + now, 0);
-        let address = vm_memory::GuestAddress(segment.address.0 + skip);
-        queue
-            .memory()
-            .read_slice(&mut into[start..], address)
-            .ok()?;
-        left -= now;
-        skip = 0;
-        if left == 0 {
-            break;
-        }
-    }
-    Some(())
-}
-
-/// Writes `bytes` to a chain; whether it had room for all.
-pub(super) fn fill(queue: &Virtqueue, chain: &Chain, bytes: &[u8]) -> bool {
-    let mut rest = bytes;
-    for segment in &chain.writable {
-        let (now, later) = rest.split_at(rest.len().min(segment.len as usize));
-        if queue.memory().write_slice(now, segment.address).is_err() {
-            return false;
-        }
-        rest = later;
-    }
-    rest.is_empty()
 }

@@ -33,12 +33,13 @@ pub const ROOT: &str = "/api/v1/";
 const BODY: usize = 64 << 10;
 
 /// Every verb with its method.
-pub const VERBS: [(&str, &str); 24] = [
+pub const VERBS: [(&str, &str); 25] = [
     ("GET", "vm.info"),
     ("PUT", "vm.pause"),
     ("PUT", "vm.resume"),
     ("PUT", "vm.reset"),
     ("PUT", "vm.power-button"),
+    ("PUT", "vm.generation.renew"),
     ("PUT", "vm.shutdown"),
     ("GET", "display.info"),
     ("GET", "display.screenshot"),
@@ -98,6 +99,7 @@ impl Api {
             .route(verb!("vm.resume"), put(vm::resume))
             .route(verb!("vm.reset"), put(vm::reset))
             .route(verb!("vm.power-button"), put(vm::power_button))
+            .route(verb!("vm.generation.renew"), put(vm::renew_generation))
             .route(verb!("vm.shutdown"), put(vm::shutdown))
             .route(verb!("display.info"), get(display::info))
             .route(verb!("display.screenshot"), get(display::screenshot))

@@ -20,6 +20,7 @@ use crate::events::Record;
         vm::resume,
         vm::reset,
         vm::power_button,
+        vm::renew_generation,
         vm::shutdown,
         display::info,
         display::screenshot,

@@ -9,7 +9,7 @@ use utoipa::IntoParams;
 
 use super::Api;
 use super::extract::Params;
-use crate::command::{ApiError, Command, Reply, VmInfo};
+use crate::command::{ApiError, Command, Generation, Reply, VmInfo};
 use crate::config::policy::OnResume;
 
 type Done = Result<StatusCode, ApiError>;
@@ -66,6 +66,14 @@ pub(super) async fn reset(State(api): State<Api>) -> Done {
     responses((status = 204), (status = "default", body = ApiError)))]
 pub(super) async fn power_button(State(api): State<Api>) -> Done {
     done(&api, Command::PowerButton).await
+}
+
+/// Give the guest another VM generation id, as after a copy of it was taken and goes on: a guest that
+/// listens draws new random numbers.
+#[utoipa::path(put, path = "/api/v1/vm.generation.renew", tag = "vm",
+    responses((status = 200, body = Generation), (status = "default", body = ApiError)))]
+pub(super) async fn renew_generation(State(api): State<Api>) -> Result<Json<Generation>, ApiError> {
+    api.control.call(Command::RenewGeneration).await.map(Json)
 }
 
 /// End the machine at once, without asking the guest.

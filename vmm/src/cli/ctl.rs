@@ -55,6 +55,9 @@ enum Verb {
     /// Press the ACPI power button; the guest decides what follows.
     #[command(name = "vm.power-button")]
     PowerButton,
+    /// Give the guest another VM generation id, and tell it.
+    #[command(name = "vm.generation.renew")]
+    RenewGeneration,
     /// End the machine at once, without asking the guest.
     #[command(name = "vm.shutdown")]
     Shutdown,
@@ -249,6 +252,10 @@ impl Verb {
             Self::Resume { clock } => put(&resume(clock), None),
             Self::Reset => put("vm.reset", None),
             Self::PowerButton => put("vm.power-button", None),
+            Self::RenewGeneration => Request {
+                show: Show::Json,
+                ..put("vm.generation.renew", None)
+            },
             Self::Shutdown => put("vm.shutdown", None),
             Self::DisplayInfo => get("display.info", Show::Json),
             Self::Screenshot { head, output } => get(

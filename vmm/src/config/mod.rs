@@ -3,6 +3,7 @@
 //! [`Document`] is the text, [`Config`] what it says, [`MachineSpec`] what will run: every default
 //! and PCI address filled in, every file found, every clash refused.
 
+pub mod balloon;
 pub mod boot;
 mod check;
 pub mod clock_base;
@@ -12,18 +13,20 @@ mod document;
 pub mod endpoint;
 mod host;
 pub mod input;
+pub mod limit;
 pub mod link;
 mod locate;
-pub mod memory;
 mod path;
 pub mod pipe;
 pub mod policy;
 mod problem;
+pub mod rng;
 mod slots;
 mod spec;
 pub mod spice;
 pub mod tls;
 pub mod units;
+pub mod vmgenid;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -34,6 +37,7 @@ pub use host::Host;
 pub(crate) use host::meminfo;
 pub use path::{JsonPath, Segment, at};
 pub use problem::{ConfigErrors, Kind, Location, Problem};
+pub use rng::RngSpec;
 pub use spec::{
     BootSpec, ConsoleSpec, DiskSpec, DisplaySpec, InputSpec, MachineSpec, PciEntry, PortSpec,
     SpiceSpec, TlsSpec,
@@ -92,10 +96,14 @@ pub struct Config {
     pub vsock: Option<link::Vsock>,
     /// The virtio memory balloon.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub balloon: Option<memory::Balloon>,
+    pub balloon: Option<balloon::Balloon>,
     /// The virtio source of random numbers.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub rng: Option<memory::Rng>,
+    pub rng: Option<rng::Rng>,
+    /// The VM generation id, by which clones of a guest know that they are: `"auto"`, another one at
+    /// every start; `"none"`; or a UUID. `"auto"` if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vmgenid: Option<vmgenid::VmGenId>,
     /// How the guest's clocks run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clock: Option<policy::Clock>,

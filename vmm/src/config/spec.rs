@@ -16,9 +16,11 @@ use super::link::{Channel, Serial};
 use super::pipe::PipesSpec;
 use super::policy::{Clock, LostTicks, On, OnPanic, OnPoweroff, OnReset, OnResume, PitModel};
 use super::problem::{ConfigErrors, Problem};
+use super::rng::RngSpec;
 use super::spice::{Auth, OnConnect, OnDisconnect, Secret, Sharing, Spice};
 use super::tls::{Channels, Tls};
 use super::units::Size;
+use super::vmgenid::VmGenId;
 use super::{Config, Document};
 
 /// A machine that was checked: every default is filled in, every path is absolute, every id and
@@ -45,8 +47,12 @@ pub struct MachineSpec {
     pub disks: Vec<DiskSpec>,
     /// The virtio console of all channels.
     pub console: Option<ConsoleSpec>,
+    /// The virtio source of random numbers.
+    pub rng: Option<RngSpec>,
     /// Where the first serial port's bytes go.
     pub serial: SerialTo,
+    /// The VM generation id.
+    pub vmgenid: VmGenId,
     /// What the CMOS clock shows.
     pub clock_base: ClockBase,
     /// What becomes of ticks that the guest could not take.
@@ -265,7 +271,13 @@ impl MachineSpec {
             kind: "virtio-console",
             detail: format!("{} channel(s)", console.ports.len()),
         });
-        let all = display.chain(inputs).chain(disks).chain(console);
+        let rng = self.rng.iter().map(|rng| PciEntry {
+            address: rng.address,
+            id: rng.id.clone(),
+            kind: "virtio-rng",
+            detail: rng.source.display().to_string(),
+        });
+        let all = display.chain(inputs).chain(disks).chain(console).chain(rng);
         let mut entries: Vec<PciEntry> = all.collect();
         entries.sort_by_key(|entry| entry.address);
         entries
@@ -336,7 +348,8 @@ impl MachineSpec {
                 .collect(),
             vsock: None,
             balloon: None,
-            rng: None,
+            rng: self.rng.as_ref().map(RngSpec::to_config),
+            vmgenid: Some(self.vmgenid),
             clock: Some(Clock {
                 base: Some(self.clock_base),
                 lost_ticks: Some(self.lost_ticks),

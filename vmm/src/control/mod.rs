@@ -18,11 +18,12 @@ use std::time::{Duration, Instant};
 
 use caraway_devices::{Nanos, RealClock, SystemEvent};
 use caraway_spice::InputSink;
+use uuid::Uuid;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use crate::command::{
-    ApiError, Command, ControlReceiver, DeviceInfo, ErrorCode, InputEvent, VmInfo, VmState,
-    control_channel,
+    ApiError, Command, ControlReceiver, DeviceInfo, ErrorCode, Generation, InputEvent, VmInfo,
+    VmState, control_channel,
 };
 use crate::config::MachineSpec;
 use crate::config::policy::{OnPanic, OnReset, OnResume};
@@ -342,6 +343,7 @@ impl Control<'_> {
                 }
             },
             Command::PowerButton(reply) => drop(reply.send(self.power_button())),
+            Command::RenewGeneration(reply) => drop(reply.send(self.renew_generation())),
             Command::Shutdown(reply) => {
                 drop(reply.send(Ok(())));
                 return Some(Exit::Success);
@@ -421,6 +423,22 @@ impl Control<'_> {
         self.machine.power_button().then_some(()).ok_or_else(deaf)
     }
 
+    fn renew_generation(&self) -> Result<Generation, ApiError> {
+        let id = Uuid::new_v4();
+        if !self.machine.renew_generation(id) {
+            let message = "the machine has no generation id";
+            let error = ApiError::new(ErrorCode::WrongState, message);
+            return Err(error
+                .path("vmgenid")
+                .hint("remove \"none\" from its config"));
+        }
+        let generation = id.to_string();
+        self.events.emit(Event::GenerationRenewed {
+            generation: generation.clone(),
+        });
+        Ok(Generation { generation })
+    }
+
     fn input(&self, events: &[InputEvent]) {
         let sink = self.machine.input();
         for event in events {
@@ -494,6 +512,7 @@ impl Control<'_> {
             state: self.state,
             cpus: self.spec.cpus.into(),
             memory: self.spec.memory,
+            generation: self.machine.generation().map(|id| id.to_string()),
             uptime_ms: self.started.elapsed().as_millis() as u64,
             devices: devices.collect(),
         }

@@ -23,6 +23,7 @@ use super::boot::Boot;
 use super::display_thread::DisplayThread;
 use super::event_loop::{Keep, Source};
 use super::firmware::Tables;
+use super::generation::Generation;
 use super::input::Input;
 use super::notices::{Notice, Notices};
 use super::port_ends::PortEnds;
@@ -30,7 +31,7 @@ use super::tickers::{PitParts, TickerParts};
 use super::time::Time;
 use super::timers::Timers;
 use super::virtio::{DiskThread, Slots};
-use super::{Initial, Machine};
+use super::{Initial, Machine, rng};
 use crate::config::clock_base::ClockBase;
 use crate::config::input::InputDevice;
 use crate::config::policy::{LostTicks, PitModel};
@@ -134,6 +135,8 @@ impl Machine {
             memory: &memory,
             msi: &interrupts,
             doorbells: IoEvents::new(Arc::clone(&vm)),
+            clock: clock.clone(),
+            timers: &timers,
         };
         let (tablet, keyboard) = add_inputs(
             &spec.inputs,
@@ -153,6 +156,11 @@ impl Machine {
             .console
             .as_ref()
             .map(|spec| add_console(spec, ends, &mut slots))
+            .transpose()?;
+        let rng = spec
+            .rng
+            .as_ref()
+            .map(|spec| rng::add(spec, &mut slots))
             .transpose()?;
         board
             .i8042
@@ -178,6 +186,9 @@ impl Machine {
         let vcpus = create_vcpus(&vm, cpus, spec.cpus)?;
         let initial = Initial::of(&host, &vm, &vcpus, &entry, &memory)?;
         ram.wait()?;
+        // Only now: KVM makes one memory slot at a time.
+        let id = spec.vmgenid.draw();
+        let generation = id.map(|id| Generation::new(id, &*space, board.acpi_pm.clone()));
         board.tickers.report_to(&notices);
         let sources = std::mem::take(&mut board.sources);
         let vcpus = start_vcpus(vcpus, buses, &notices)?;
@@ -202,8 +213,10 @@ impl Machine {
             board,
             displays,
             input,
+            generation: generation.transpose()?,
             agent,
             console,
+            rng,
             time: Time::new(clock, timers),
             _display_threads: threads,
             disks,

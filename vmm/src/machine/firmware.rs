@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use caraway_arch::layout::VMGENID_START;
 use caraway_arch::{GuestMemory, Layout};
 use caraway_devices::debug::PVPANIC_PORT;
 use caraway_devices::{BusDevice, Lifecycle, Payload, StateError};
@@ -11,6 +12,7 @@ use caraway_firmware::smbios::{self, Identity, Smbios};
 use parking_lot::Mutex;
 
 use crate::config::MachineSpec;
+use crate::config::vmgenid::VmGenId;
 use crate::exit::{Exit, Failure};
 use crate::vcpu::Buses;
 
@@ -46,6 +48,7 @@ impl Tables {
             layout,
             cpus: spec.cpus,
             pvpanic: Some(PVPANIC_PORT),
+            vmgenid: (spec.vmgenid != VmGenId::None).then_some(VMGENID_START),
         });
         let smbios = Smbios::new(&Identity {
             name: &spec.name,

@@ -6,10 +6,12 @@ mod build;
 mod display_thread;
 mod event_loop;
 mod firmware;
+mod generation;
 mod host_clock;
 mod input;
 mod notices;
 mod port_ends;
+mod rng;
 mod signals;
 mod tickers;
 mod time;
@@ -24,9 +26,10 @@ use caraway_arch::{GuestMemory, Layout};
 use caraway_devices::{AfterPause, Pause, SerialPort};
 use caraway_qxl::Qxl;
 use caraway_spice::Agent;
-use caraway_virtio::Console;
+use caraway_virtio::{Console, Rng};
 use kvm_ioctls::VmFd;
 use parking_lot::Mutex;
+use uuid::Uuid;
 
 pub use build::Surroundings;
 pub use event_loop::{EventLoop, Keep, Source};
@@ -50,8 +53,10 @@ pub struct Machine {
     board: board::Board,
     displays: Vec<Arc<Qxl>>,
     input: Arc<Input>,
+    generation: Option<generation::Generation>,
     agent: Option<Arc<Agent>>,
     console: Option<Arc<Console>>,
+    rng: Option<Arc<Rng>>,
     time: time::Time,
     boot: boot::Boot,
     tables: firmware::Tables,
@@ -142,15 +147,31 @@ impl Machine {
         self.board.acpi_pm.lock().wake();
     }
 
+    /// The VM generation id, if the guest has one.
+    #[must_use]
+    pub fn generation(&self) -> Option<Uuid> {
+        self.generation.as_ref().map(generation::Generation::id)
+    }
+
+    /// Tells the guest by this VM generation id that it goes on from a copy of itself; `false` if it
+    /// has none.
+    #[must_use]
+    pub fn renew_generation(&self, id: Uuid) -> bool {
+        self.generation.as_ref().map(|it| it.renew(id)).is_some()
+    }
+
     /// What the guest last set its clock to, and how far it moved it since this was asked last.
     #[must_use]
     pub fn clock_offset(&self) -> Offset {
         self.board.tickers.offset()
     }
 
-    /// Shows what became of the ticks of its timers.
+    /// Shows what became of the ticks of its timers, and what its devices did.
     pub fn export(&self, metrics: &Metrics) {
         self.board.tickers.export(metrics);
+        if let Some(rng) = &self.rng {
+            rng::export(rng, metrics);
+        }
     }
 
     /// COM1.

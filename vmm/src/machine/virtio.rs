@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use caraway_devices::pci::{PciAddress, RootError};
-use caraway_devices::{GuestMemory, Lifecycle, MsiProvider};
+use caraway_devices::{GuestMemory, Lifecycle, MsiProvider, RealClock};
 use caraway_virtio::block::WorkerStop;
 use caraway_virtio::{
     Block, BlockWorker, NotifyRegistrar, VirtioDevice, VirtioPci, VirtioPciError,
@@ -13,6 +13,7 @@ use caraway_virtio::{
 
 use super::board::Board;
 use super::event_loop::{Keep, Source};
+use super::timers::{DeviceTimer, Timers};
 
 /// Virtio devices interrupt by INTA where a guest can't do MSI-X.
 const INTA: u8 = 1;
@@ -53,6 +54,10 @@ pub struct Slots<'a> {
     pub msi: &'a dyn MsiProvider,
     /// Where their doorbells go.
     pub doorbells: Arc<dyn NotifyRegistrar>,
+    /// The machine's time.
+    pub clock: Arc<RealClock>,
+    /// Where they get their timers.
+    pub timers: &'a Timers,
 }
 
 impl Slots<'_> {
@@ -91,6 +96,17 @@ impl Slots<'_> {
             }));
         }
         Ok(())
+    }
+
+    /// Calls `expired` on the event loop whenever `timer` has rung.
+    pub fn serve_timer(&mut self, timer: Arc<DeviceTimer>, expired: impl Fn() + Send + 'static) {
+        let descriptor = timer.descriptor();
+        self.board.sources.push(Source::new(descriptor, move || {
+            if timer.acknowledge() {
+                expired();
+            }
+            Keep::Yes
+        }));
     }
 
     /// Puts the disk `index` at `address`, served by a thread `blkN` of its own.

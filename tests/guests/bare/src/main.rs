@@ -23,6 +23,7 @@ mod tick;
 mod timer;
 mod unmapped;
 mod virtio;
+mod vmgenid;
 
 use core::arch::global_asm;
 use core::panic::PanicInfo;
@@ -49,6 +50,8 @@ const TESTS: &[Test] = &[
     ("blk-msix", virtio::blk::test_interrupts),
     ("console", virtio::console::test),
     ("input", virtio::input::test),
+    ("rng", virtio::rng::test),
+    ("vmgenid", vmgenid::test),
     ("qxl", qxl::test),
     ("heads", qxl::test_heads),
     ("displays", qxl::test_devices),

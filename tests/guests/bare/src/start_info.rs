@@ -9,6 +9,7 @@ const MAGIC: u32 = 0x336e_c578;
 /// The machine as its loader describes it.
 pub struct StartInfo {
     command_line: &'static str,
+    rsdp: u64,
     memory_map: u64,
     memory_ranges: u32,
 }
@@ -39,9 +40,15 @@ impl StartInfo {
         let versioned = read::<u32>(address + 4) >= 1;
         Self {
             command_line,
+            rsdp: read(address + 32),
             memory_map: if versioned { read(address + 40) } else { 0 },
             memory_ranges: if versioned { read(address + 48) } else { 0 },
         }
+    }
+
+    /// The address of the ACPI root pointer.
+    pub fn rsdp(&self) -> u64 {
+        self.rsdp
     }
 
     /// The value of the first `key=value` on the command line.

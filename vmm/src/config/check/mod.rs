@@ -9,6 +9,7 @@ mod display;
 mod files;
 mod names;
 mod pipes;
+mod rng;
 mod spice;
 mod tls;
 
@@ -65,6 +66,7 @@ impl Checker<'_> {
         let inputs = self.inputs(config);
         let disks = self.disks(&config.disks);
         let console = self.channels(config);
+        let rng = config.rng.as_ref().and_then(|rng| self.rng(rng));
         let serial = self.serial(config);
         let debug_exit = config.debug_exit.and_then(|port| self.debug_exit(port));
         let clock = config.clock.unwrap_or_default();
@@ -87,7 +89,9 @@ impl Checker<'_> {
             inputs,
             disks,
             console,
+            rng,
             serial,
+            vmgenid: config.vmgenid.unwrap_or_default(),
             clock_base: clock.base.unwrap_or_default(),
             lost_ticks,
             on_resume: clock.on_resume.unwrap_or_default(),
@@ -127,11 +131,6 @@ impl Checker<'_> {
                 config.balloon.is_some(),
                 at!("balloon"),
                 "the memory balloon",
-            ),
-            (
-                config.rng.is_some(),
-                at!("rng"),
-                "the virtio source of random numbers",
             ),
         ];
         for (asked, path, what) in missing {

@@ -3,6 +3,7 @@
 pub mod blk;
 pub mod console;
 pub mod input;
+pub mod rng;
 
 use core::sync::atomic::{Ordering, fence};
 

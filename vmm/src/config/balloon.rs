@@ -1,6 +1,4 @@
-//! `balloon` and `rng`: what the guest gives back, and what it is given.
-
-use std::path::PathBuf;
+//! `balloon`: memory that the guest gives back.
 
 use caraway_devices::pci::PciAddress;
 use schemars::JsonSchema;
@@ -28,20 +26,4 @@ pub struct Balloon {
     /// Whether the guest may take pages back before it runs out of memory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deflate_on_oom: Option<bool>,
-}
-
-/// The virtio source of random numbers.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Rng {
-    /// Names the device; `"rng"` if not given.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub id: Option<String>,
-    /// PCI address; the next free one if not given.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>")]
-    pub address: Option<PciAddress>,
-    /// Path of the host's source; `/dev/urandom` if not given.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub source: Option<PathBuf>,
 }
