@@ -1,9 +1,9 @@
-//! The driver's side of the device, for tests: it writes structures byte by byte at the offsets of
-//! `qxl_dev.h`, so that it can't share a mistake with the device.
+//! The driver's side of the device, for tests.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+pub(crate) use caraway_canvas_model::{Bytes, Form, Heap};
 use caraway_devices::pci::PciFunction;
 use caraway_devices::{FakeClock, FakeLine};
 use caraway_spice::{DisplayObserver, DisplaySource, Rect, Update};
@@ -58,59 +58,6 @@ pub(crate) struct Guest {
     pub(crate) line: Arc<FakeLine>,
     pub(crate) clock: Arc<FakeClock>,
     next: AtomicUsize,
-}
-
-/// Bytes put together in order.
-#[derive(Default)]
-pub(crate) struct Bytes(pub(crate) Vec<u8>);
-
-impl Bytes {
-    pub(crate) fn u8(mut self, value: u8) -> Self {
-        self.0.push(value);
-        self
-    }
-
-    pub(crate) fn u16(mut self, value: u16) -> Self {
-        self.0.extend(value.to_le_bytes());
-        self
-    }
-
-    pub(crate) fn u32(mut self, value: u32) -> Self {
-        self.0.extend(value.to_le_bytes());
-        self
-    }
-
-    pub(crate) fn u64(mut self, value: u64) -> Self {
-        self.0.extend(value.to_le_bytes());
-        self
-    }
-
-    pub(crate) fn rect(self, rect: Rect) -> Self {
-        [rect.top, rect.left, rect.bottom, rect.right]
-            .into_iter()
-            .fold(self, |bytes, side| bytes.u32(side as u32))
-    }
-
-    pub(crate) fn zeros(mut self, count: usize) -> Self {
-        self.0.resize(self.0.len() + count, 0);
-        self
-    }
-
-    pub(crate) fn bytes(mut self, bytes: &[u8]) -> Self {
-        self.0.extend(bytes);
-        self
-    }
-}
-
-/// How [`Guest::image`] stores a bitmap.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Form {
-    pub(crate) format: u8,
-    pub(crate) top_down: bool,
-    /// Bytes from row to row; more than the pixels need leaves gaps.
-    pub(crate) stride: u32,
-    /// Bytes of each chunk; `None` for data in one piece without chunks.
-    pub(crate) chunk: Option<usize>,
 }
 
 impl Guest {
@@ -185,15 +132,6 @@ impl Guest {
         self.set_word(4, 0);
         self.out(PORT_UPDATE_IRQ, 0);
         pending
-    }
-
-    /// Puts bytes somewhere into slot 1 and says at which address.
-    pub(crate) fn put(&self, bytes: &[u8]) -> u64 {
-        let len = bytes.len().next_multiple_of(16);
-        let at = HEAP + self.next.fetch_add(len, Ordering::Relaxed) as u64;
-        assert!(at + (len as u64) < self.header(), "the test's heap is full");
-        self.write(0, at, bytes);
-        1 << 56 | at
     }
 
     /// The bytes at an address in slot 1.
@@ -276,94 +214,6 @@ impl Guest {
         ids
     }
 
-    /// A chain of chunks with `data`, of `size` bytes each.
-    pub(crate) fn chunks(&self, data: &[u8], size: usize) -> u64 {
-        let mut next = 0;
-        for piece in data.chunks(size.max(1)).rev() {
-            let chunk = Bytes::default()
-                .u32(piece.len() as u32)
-                .u64(0)
-                .u64(next)
-                .bytes(piece);
-            next = self.put(&chunk.0);
-        }
-        next
-    }
-
-    /// A bitmap whose rows are `rows`, topmost first, as a `QXLImage`.
-    pub(crate) fn image(&self, width: u32, rows: &[Vec<u8>], form: Form, palette: u64) -> u64 {
-        let mut stored: Vec<Vec<u8>> = rows.to_vec();
-        if !form.top_down {
-            stored.reverse();
-        }
-        for row in &mut stored {
-            row.resize(form.stride as usize, 0xee);
-        }
-        let data = stored.concat();
-        let (direct, data) = match form.chunk {
-            None => (1, self.put(&data)),
-            Some(size) => (0, self.chunks(&data, size)),
-        };
-        let flags = direct | if form.top_down { 4 } else { 0 };
-        let height = rows.len() as u32;
-        let image = Bytes::default()
-            .u64(0)
-            .u8(0)
-            .u8(0)
-            .u32(width)
-            .u32(height)
-            .u8(form.format)
-            .u8(flags)
-            .u32(width)
-            .u32(height)
-            .u32(form.stride)
-            .u64(palette)
-            .u64(data);
-        self.put(&image.0)
-    }
-
-    /// A clip list.
-    pub(crate) fn clip(&self, rects: &[Rect]) -> u64 {
-        let data = rects.iter().fold(Bytes::default(), |b, r| b.rect(*r));
-        let list = Bytes::default()
-            .u32(rects.len() as u32)
-            .u32(data.0.len() as u32)
-            .zeros(16)
-            .bytes(&data.0);
-        self.put(&list.0)
-    }
-
-    /// A drawable; its id is its address.
-    pub(crate) fn drawable(
-        &self,
-        kind: u8,
-        surface: u32,
-        bbox: Rect,
-        clip: &[Rect],
-        body: Bytes,
-    ) -> u64 {
-        let clip = if clip.is_empty() { 0 } else { self.clip(clip) };
-        let drawable = Bytes::default()
-            .u64(0)
-            .u32(surface)
-            .u8(1)
-            .u8(kind)
-            .u8(0)
-            .zeros(16)
-            .rect(bbox)
-            .u32(u32::from(clip != 0))
-            .u64(clip)
-            .u32(0)
-            .bytes(&[0xff; 12])
-            .zeros(48)
-            .bytes(&body.0)
-            .zeros(68 - body.0.len());
-        assert_eq!(drawable.0.len(), 191);
-        let address = self.put(&drawable.0);
-        self.write(0, address & 0xffff_ffff, &address.to_le_bytes());
-        address
-    }
-
     /// The body of a copy from `area` of `image`.
     pub(crate) fn copy_body(image: u64, area: Rect) -> Bytes {
         Bytes::default()
@@ -404,6 +254,20 @@ impl Guest {
     /// The pixel at a place of the screen.
     pub(crate) fn pixel(&self, x: i32, y: i32) -> u32 {
         self.pixels(rect(x, y, x + 1, y + 1))[0]
+    }
+}
+
+impl Heap for Guest {
+    fn put(&self, bytes: &[u8]) -> u64 {
+        let len = bytes.len().next_multiple_of(16);
+        let at = HEAP + self.next.fetch_add(len, Ordering::Relaxed) as u64;
+        assert!(at + (len as u64) < self.header(), "the test's heap is full");
+        self.write(0, at, bytes);
+        1 << 56 | at
+    }
+
+    fn patch(&self, address: u64, bytes: &[u8]) {
+        self.write(0, address & 0xffff_ffff, bytes);
     }
 }
 

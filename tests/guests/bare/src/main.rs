@@ -8,6 +8,7 @@
 #![no_main]
 
 mod busy;
+mod canvas;
 mod cpu;
 mod desk;
 mod failure;
@@ -55,6 +56,7 @@ const TESTS: &[Test] = &[
     ("qxl", qxl::test),
     ("heads", qxl::test_heads),
     ("displays", qxl::test_devices),
+    ("canvas", canvas::test),
     ("hostile", hostile::test),
     ("desk", desk::run),
     ("busy", busy::run),

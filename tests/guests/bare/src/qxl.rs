@@ -5,7 +5,7 @@ use core::sync::atomic::{Ordering, fence};
 use crate::cpu::{out8, read, wait_until, write};
 use crate::ensure;
 use crate::failure::{Outcome, Why, why};
-use crate::pci::Function;
+use crate::pci::{Bar, Function};
 use crate::say;
 use crate::start_info::StartInfo;
 
@@ -102,6 +102,8 @@ pub struct Qxl {
     ports: u16,
     /// BAR 0.
     memory: u64,
+    /// BAR 1.
+    surfaces: Bar,
     /// QXLRam.
     ram: u64,
     slot: u64,
@@ -126,7 +128,8 @@ impl Qxl {
                 .bar(index)
                 .ok_or_else(|| why(format_args!("BAR {index} is not there")))
         };
-        let (memory, rom, ports) = (bar(0)?.start, bar(2)?.start, bar(3)?.start as u16);
+        let (memory, surfaces) = (bar(0)?.start, bar(1)?);
+        let (rom, ports) = (bar(2)?.start, bar(3)?.start as u16);
         let magic: u32 = read(rom + rom::MAGIC);
         ensure!(
             magic == u32::from_le_bytes(*b"QXRO"),
@@ -141,20 +144,40 @@ impl Qxl {
             "the RAM's magic is {magic:#x}"
         );
         let slot: u8 = read(rom + rom::SLOTS_START);
-        write(ram + ram::MEM_SLOT, memory);
-        write(ram + ram::MEM_SLOT + 8, ram);
-        out8(ports + port::MEMSLOT_ADD, slot);
         let free = memory + u64::from(read::<u32>(rom + rom::PAGES_OFFSET));
-        Ok(Self {
+        let qxl = Self {
             width,
             height,
             ports,
             memory,
+            surfaces,
             ram,
             slot: u64::from(slot),
             free,
             given: 0,
-        })
+        };
+        qxl.add_slot(slot, memory, ram);
+        Ok(qxl)
+    }
+
+    fn add_slot(&self, slot: u8, start: u64, end: u64) {
+        write(self.ram + ram::MEM_SLOT, start);
+        write(self.ram + ram::MEM_SLOT + 8, end);
+        self.out(port::MEMSLOT_ADD, slot);
+    }
+
+    /// Makes all of BAR 1 the slot after that of BAR 0, as drivers do that have surfaces.
+    pub fn add_surfaces_slot(&self) {
+        let Bar { start, size, .. } = self.surfaces;
+        self.add_slot(self.slot as u8 + 1, start, start + size);
+    }
+
+    /// Where BAR 0 or BAR 1 begins.
+    pub fn bar(&self, index: u64) -> u64 {
+        match index {
+            0 => self.memory,
+            _ => self.surfaces.start,
+        }
     }
 
     /// What the device calls an address in BAR 0.
@@ -404,12 +427,26 @@ impl Qxl {
         self.push(ram::CURSOR_RING, COMMAND_CURSOR, command)
     }
 
-    /// Has the device draw up to here, and reads a pixel of the primary surface.
+    /// Puts a command that others have written into its ring, by the device's address of it.
+    pub fn give(&mut self, kind: u32, command: u64) -> Outcome {
+        let at = self.memory + (command & ((1 << 48) - 1));
+        write(at, at);
+        self.given += 1;
+        let taken = wait_until(|| self.offer_any(kind, command));
+        ensure!(taken, "the ring stays full");
+        Ok(())
+    }
+
+    /// Has the device draw up to here, and write all of a surface of this size to memory.
+    pub fn update(&self, surface: u32, width: u32, height: u32) {
+        write_rect(self.ram + ram::UPDATE_RECT, rect(0, 0, width, height));
+        write(self.ram + ram::UPDATE_SURFACE, surface);
+        self.out(port::UPDATE_AREA, 0);
+    }
+
+    /// Reads a pixel of the primary surface.
     fn pixel(&self, x: u32, y: u32) -> u32 {
-        let whole = rect(0, 0, self.width, self.height);
-        write_rect(self.ram + ram::UPDATE_RECT, whole);
-        write(self.ram + ram::UPDATE_SURFACE, 0_u32);
-        out8(self.ports + port::UPDATE_AREA, 0);
+        self.update(0, self.width, self.height);
         read::<u32>(self.memory + u64::from((y * self.width + x) * 4)) & 0xff_ffff
     }
 
@@ -440,16 +477,20 @@ impl Qxl {
     }
 
     /// Asks for everything back, as a driver short of memory does, and counts.
-    fn collect_all(&self) -> Result<u64, Why> {
+    pub fn collect_all(&self) -> Result<u64, Why> {
         let mut count = self.collect(|_| ())?;
-        for _ in 0..100 {
-            if count == self.given {
-                break;
+        let mut wrong = Ok(());
+        wait_until(|| {
+            if count < self.given {
+                self.ask_back();
+                match self.collect(|_| ()) {
+                    Ok(more) => count += more,
+                    Err(why) => wrong = Err(why),
+                }
             }
-            self.ask_back();
-            count += self.collect(|_| ())?;
-        }
-        Ok(count)
+            count >= self.given || wrong.is_err()
+        });
+        wrong.map(|()| count)
     }
 
     /// Asks for commands back before the device would give them by itself.

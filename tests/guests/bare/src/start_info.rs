@@ -12,6 +12,8 @@ pub struct StartInfo {
     rsdp: u64,
     memory_map: u64,
     memory_ranges: u32,
+    modules: u64,
+    module_count: u32,
 }
 
 /// One range of the memory map.
@@ -41,6 +43,8 @@ impl StartInfo {
         Self {
             command_line,
             rsdp: read(address + 32),
+            module_count: read(address + 12),
+            modules: read(address + 16),
             memory_map: if versioned { read(address + 40) } else { 0 },
             memory_ranges: if versioned { read(address + 48) } else { 0 },
         }
@@ -69,6 +73,11 @@ impl StartInfo {
         self.command_line
             .split_ascii_whitespace()
             .any(|other| other == word)
+    }
+
+    /// The first byte and the length of the file that came along (the initrd of others).
+    pub fn module(&self) -> Option<(u64, u64)> {
+        (self.module_count > 0).then(|| (read(self.modules), read(self.modules + 8)))
     }
 
     /// The memory map, in the loader's order.

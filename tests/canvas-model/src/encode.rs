@@ -1,59 +1,32 @@
 //! Random commands as a driver writes them.
 
-use super::random::{Act, Bitmap, Brush, Mask, Operand, Picture, Scene, Source, Surface};
-use crate::testing::{Bytes, CMD_SURFACE, Form, Guest};
+use crate::memory::{Bytes, Form, Heap};
+use crate::random::{Act, Bitmap, Brush, Composite, Mask, Operand, Picture, Scene, Source};
+use crate::surface::Surface;
 
-/// Bytes from row to row of a surface.
-const STRIDE: u64 = 256;
-/// Where the surfaces are, in slot 2.
-const fn place(surface: Surface) -> u64 {
-    surface.id as u64 * 0x4000
-}
-
-/// Creates a surface, but for the primary one, which is there.
-pub(super) fn create(guest: &Guest, surface: Surface) {
-    if surface.id == 0 {
-        return;
-    }
+/// A command that creates a surface.
+pub(crate) fn create(heap: &impl Heap, surface: Surface) -> u64 {
+    let slot = u64::from(surface.bar() + 1);
     let command = Bytes::default()
-        .u64(1)
+        .u64(0)
         .u32(surface.id)
         .u8(0)
         .u32(0)
         .u32(surface.format)
         .u32(surface.width)
         .u32(surface.height)
-        .u32(STRIDE as u32)
-        .u64(2 << 56 | place(surface));
-    guest.run(CMD_SURFACE, guest.put(&command.0));
-}
-
-/// The pixels of a surface that the device has written to memory.
-pub(super) fn read_back(guest: &Guest, surface: Surface) -> Vec<u32> {
-    let (bar, base, stride) = match surface.id {
-        0 => (0, 0, u64::from(surface.width) * 4),
-        _ => (1, place(surface), STRIDE),
-    };
-    let mut pixels = Vec::new();
-    for y in 0..u64::from(surface.height) {
-        let row = guest.read(bar, base + y * stride, stride as usize);
-        pixels.extend((0..surface.width as usize).map(|x| match surface.format {
-            1 => u32::from(row[x / 8] >> (x % 8) & 1),
-            8 => row[x].into(),
-            16 | 80 => u16::from_le_bytes([row[2 * x], row[2 * x + 1]]).into(),
-            _ => u32::from_le_bytes(row[4 * x..4 * x + 4].try_into().unwrap()),
-        }));
-    }
-    pixels
+        .u32(surface.stride())
+        .u64(slot << 56 | u64::from(surface.offset()));
+    heap.command(&command.0)
 }
 
 /// A drawable.
-pub(super) fn scene(guest: &Guest, scene: &Scene) -> u64 {
-    let brush = |bytes: Bytes, brush: &Brush| put_brush(guest, bytes, brush);
-    let mask = |bytes: Bytes, mask: &Option<Mask>| put_mask(guest, bytes, mask.as_ref());
+pub(crate) fn scene(heap: &impl Heap, scene: &Scene) -> u64 {
+    let brush = |bytes: Bytes, brush: &Brush| put_brush(heap, bytes, brush);
+    let mask = |bytes: Bytes, mask: &Option<Mask>| put_mask(heap, bytes, mask.as_ref());
     let source = |source: &Source| {
         Bytes::default()
-            .u64(picture(guest, &source.picture))
+            .u64(picture(heap, &source.picture))
             .rect(source.area)
     };
     let (kind, body) = match &scene.act {
@@ -80,12 +53,12 @@ pub(super) fn scene(guest: &Guest, scene: &Scene) -> u64 {
             let dashes = stroke.dashes.iter();
             let dashes = dashes.fold(Bytes::default(), |b, d| b.u32(u32::from(*d) * 16));
             let body = Bytes::default()
-                .u64(shapes(guest, Bytes::default().u32(0), &path))
+                .u64(shapes(heap, Bytes::default().u32(0), &path))
                 .u8(if stroke.dashes.is_empty() { 0 } else { 8 })
                 .zeros(2)
                 .u8(stroke.dashes.len() as u8)
                 .zeros(8)
-                .u64(guest.put(&dashes.0));
+                .u64(heap.put(&dashes.0));
             (10, brush(body, &stroke.brush).u16(stroke.rop).u16(0))
         }
         Act::Text(text) => {
@@ -110,7 +83,7 @@ pub(super) fn scene(guest: &Guest, scene: &Scene) -> u64 {
                 }
             }
             let body = Bytes::default()
-                .u64(shapes(guest, header, &glyphs))
+                .u64(shapes(heap, header, &glyphs))
                 .rect(text.back.unwrap_or_default());
             let body = brush(brush(body, &text.brush), &text.back_brush);
             (11, body.u16(8).u16(8))
@@ -120,9 +93,9 @@ pub(super) fn scene(guest: &Guest, scene: &Scene) -> u64 {
             let body = Bytes::default().u16(*flags).u8(*alpha);
             (13, body.bytes(&source(from).0))
         }
-        Act::Composite(composite) => (14, put_composite(guest, composite)),
+        Act::Composite(composite) => (14, put_composite(heap, composite)),
     };
-    guest.drawable(kind, scene.surface, scene.area, &scene.clip, body)
+    heap.drawable(kind, scene.surface, scene.area, &scene.clip, body)
 }
 
 /// Numbers of so many bits, the first in the highest or the lowest bits of a byte.
@@ -146,24 +119,24 @@ fn pack(numbers: &[u32], bits: u8, high_first: bool) -> Vec<u8> {
 }
 
 /// A header, and shapes in two chunks.
-fn shapes(guest: &Guest, header: Bytes, shapes: &Bytes) -> u64 {
+fn shapes(heap: &impl Heap, header: Bytes, shapes: &Bytes) -> u64 {
     let (first, second) = shapes.0.split_at(shapes.0.len() / 3);
-    let next = guest.chunks(second, 10_000);
+    let next = heap.chunks(second, 10_000);
     let all = header.u32(first.len() as u32).u64(0).u64(next).bytes(first);
-    guest.put(&all.0)
+    heap.put(&all.0)
 }
 
-fn picture(guest: &Guest, picture: &Picture) -> u64 {
+fn picture(heap: &impl Heap, picture: &Picture) -> u64 {
     match picture {
-        Picture::Bitmap(bitmap) => put_bitmap(guest, bitmap),
+        Picture::Bitmap(bitmap) => put_bitmap(heap, bitmap),
         Picture::Surface(id) => {
             let image = Bytes::default().u64(0).u8(104).u8(0).zeros(8).u32(*id);
-            guest.put(&image.0)
+            heap.put(&image.0)
         }
     }
 }
 
-fn put_bitmap(guest: &Guest, bitmap: &Bitmap) -> u64 {
+fn put_bitmap(heap: &impl Heap, bitmap: &Bitmap) -> u64 {
     let (bits, high_first) = [
         (1, false),
         (1, true),
@@ -186,7 +159,7 @@ fn put_bitmap(guest: &Guest, bitmap: &Bitmap) -> u64 {
                 .palette
                 .iter()
                 .fold(palette, |b, color| b.u32(*color));
-            guest.put(&palette.0)
+            heap.put(&palette.0)
         }
     };
     let form = Form {
@@ -195,26 +168,26 @@ fn put_bitmap(guest: &Guest, bitmap: &Bitmap) -> u64 {
         stride: rows[0].len() as u32 + bitmap.gap,
         chunk: bitmap.chunk,
     };
-    let image = guest.image(bitmap.width, &rows, form, palette);
+    let image = heap.image(bitmap.width, &rows, form, palette);
     if bitmap.high_bits {
-        guest.write(0, (image & 0xffff_ffff) + 9, &[2]);
+        heap.patch(image + 9, &[2]);
     }
     image
 }
 
-fn put_brush(guest: &Guest, bytes: Bytes, brush: &Brush) -> Bytes {
+fn put_brush(heap: &impl Heap, bytes: Bytes, brush: &Brush) -> Bytes {
     match brush {
         Brush::None => bytes.u32(0).zeros(16),
         Brush::Solid(color) => bytes.u32(1).u32(*color).zeros(12),
         Brush::Pattern(image, x, y) => bytes
             .u32(2)
-            .u64(picture(guest, image))
+            .u64(picture(heap, image))
             .u32(*x as u32)
             .u32(*y as u32),
     }
 }
 
-fn put_mask(guest: &Guest, bytes: Bytes, mask: Option<&Mask>) -> Bytes {
+fn put_mask(heap: &impl Heap, bytes: Bytes, mask: Option<&Mask>) -> Bytes {
     let Some(mask) = mask else {
         return bytes.zeros(17);
     };
@@ -222,15 +195,15 @@ fn put_mask(guest: &Guest, bytes: Bytes, mask: Option<&Mask>) -> Bytes {
         .u8(mask.inverted.into())
         .u32(mask.x as u32)
         .u32(mask.y as u32)
-        .u64(picture(guest, &mask.picture))
+        .u64(picture(heap, &mask.picture))
 }
 
-fn put_composite(guest: &Guest, composite: &super::random::Composite) -> Bytes {
+fn put_composite(heap: &impl Heap, composite: &Composite) -> Bytes {
     let transform = |operand: &Operand| {
         operand.transform.map_or(0, |rows| {
             let numbers = rows.iter().flatten();
             let bytes = numbers.fold(Bytes::default(), |b, number| b.u32(*number as u32));
-            guest.put(&bytes.0)
+            heap.put(&bytes.0)
         })
     };
     let filter = |operand: &Operand| if operand.bilinear { 4 } else { 3 };
@@ -250,9 +223,9 @@ fn put_composite(guest: &Guest, composite: &super::random::Composite) -> Bytes {
     }
     Bytes::default()
         .u32(flags)
-        .u64(picture(guest, &source.picture))
+        .u64(picture(heap, &source.picture))
         .u64(transform(source))
-        .u64(mask.map_or(0, |mask| picture(guest, &mask.picture)))
+        .u64(mask.map_or(0, |mask| picture(heap, &mask.picture)))
         .u64(mask.map_or(0, transform))
         .u16(source.x as u16)
         .u16(source.y as u16)

@@ -2,50 +2,19 @@
 
 use caraway_spice::Rect;
 
-/// Commands of a session.
-pub(super) const COMMANDS: usize = 40;
-
-/// A surface to draw on.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Surface {
-    pub(super) id: u32,
-    /// As the protocol numbers formats.
-    pub(super) format: u32,
-    pub(super) width: u32,
-    pub(super) height: u32,
-}
-
-const fn surface(id: u32, format: u32, width: u32, height: u32) -> Surface {
-    Surface {
-        id,
-        format,
-        width,
-        height,
-    }
-}
-
-/// All surfaces; the first is on the screen.
-pub(super) const SURFACES: [Surface; 7] = [
-    surface(0, 32, 40, 36),
-    surface(1, 96, 33, 20),
-    surface(2, 32, 16, 16),
-    surface(3, 16, 31, 17),
-    surface(4, 80, 24, 24),
-    surface(5, 8, 30, 21),
-    surface(6, 1, 45, 19),
-];
+use crate::surface::SURFACES;
 
 /// A draw command.
 #[derive(Debug)]
-pub(super) struct Scene {
-    pub(super) surface: u32,
-    pub(super) area: Rect,
-    pub(super) clip: Vec<Rect>,
-    pub(super) act: Act,
+pub(crate) struct Scene {
+    pub(crate) surface: u32,
+    pub(crate) area: Rect,
+    pub(crate) clip: Vec<Rect>,
+    pub(crate) act: Act,
 }
 
 #[derive(Debug)]
-pub(super) enum Act {
+pub(crate) enum Act {
     Fill(Brush, u16, Option<Mask>),
     Opaque(Source, Brush, u16, Option<Mask>),
     Copy(Source, u16, Option<Mask>),
@@ -63,101 +32,102 @@ pub(super) enum Act {
 }
 
 #[derive(Debug, Clone)]
-pub(super) enum Picture {
+pub(crate) enum Picture {
     Bitmap(Bitmap),
     Surface(u32),
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Bitmap {
-    pub(super) format: u8,
-    pub(super) width: u32,
-    pub(super) height: u32,
-    pub(super) top_down: bool,
-    pub(super) gap: u32,
-    pub(super) chunk: Option<usize>,
-    pub(super) high_bits: bool,
-    pub(super) palette: Vec<u32>,
+pub(crate) struct Bitmap {
+    pub(crate) format: u8,
+    pub(crate) width: u32,
+    pub(crate) height: u32,
+    pub(crate) top_down: bool,
+    pub(crate) gap: u32,
+    pub(crate) chunk: Option<usize>,
+    pub(crate) high_bits: bool,
+    pub(crate) palette: Vec<u32>,
     /// What is stored for each pixel, in rows from the top.
-    pub(super) numbers: Vec<u32>,
+    pub(crate) numbers: Vec<u32>,
 }
 
 #[derive(Debug)]
-pub(super) struct Source {
-    pub(super) picture: Picture,
-    pub(super) area: Rect,
-    pub(super) nearest: bool,
+pub(crate) struct Source {
+    pub(crate) picture: Picture,
+    pub(crate) area: Rect,
+    pub(crate) nearest: bool,
 }
 
 #[derive(Debug)]
-pub(super) enum Brush {
+pub(crate) enum Brush {
     None,
     Solid(u32),
     Pattern(Picture, i32, i32),
 }
 
 #[derive(Debug)]
-pub(super) struct Mask {
-    pub(super) picture: Picture,
-    pub(super) x: i32,
-    pub(super) y: i32,
-    pub(super) inverted: bool,
+pub(crate) struct Mask {
+    pub(crate) picture: Picture,
+    pub(crate) x: i32,
+    pub(crate) y: i32,
+    pub(crate) inverted: bool,
 }
 
 #[derive(Debug)]
-pub(super) struct Stroke {
+pub(crate) struct Stroke {
     /// Points in sixteenths of a pixel.
-    pub(super) points: Vec<(i32, i32)>,
-    pub(super) closed: bool,
-    pub(super) dashes: Vec<u8>,
-    pub(super) brush: Brush,
-    pub(super) rop: u16,
+    pub(crate) points: Vec<(i32, i32)>,
+    pub(crate) closed: bool,
+    pub(crate) dashes: Vec<u8>,
+    pub(crate) brush: Brush,
+    pub(crate) rop: u16,
 }
 
 #[derive(Debug)]
-pub(super) struct Text {
-    pub(super) bits: u8,
-    pub(super) glyphs: Vec<Glyph>,
-    pub(super) back: Option<Rect>,
-    pub(super) brush: Brush,
-    pub(super) back_brush: Brush,
+pub(crate) struct Text {
+    pub(crate) bits: u8,
+    pub(crate) glyphs: Vec<Glyph>,
+    pub(crate) back: Option<Rect>,
+    pub(crate) brush: Brush,
+    pub(crate) back_brush: Brush,
 }
 
 #[derive(Debug)]
-pub(super) struct Glyph {
-    pub(super) x: i32,
-    pub(super) y: i32,
-    pub(super) width: u32,
-    pub(super) height: u32,
+pub(crate) struct Glyph {
+    pub(crate) x: i32,
+    pub(crate) y: i32,
+    pub(crate) width: u32,
+    pub(crate) height: u32,
     /// How much is covered, in the numbers that are stored, in rows from the top.
-    pub(super) numbers: Vec<u32>,
+    pub(crate) numbers: Vec<u32>,
 }
 
 #[derive(Debug)]
-pub(super) struct Composite {
-    pub(super) operator: u32,
-    pub(super) source: Operand,
-    pub(super) mask: Option<Operand>,
-    pub(super) component_alpha: bool,
-    pub(super) source_opaque: bool,
-    pub(super) dest_opaque: bool,
+pub(crate) struct Composite {
+    pub(crate) operator: u32,
+    pub(crate) source: Operand,
+    pub(crate) mask: Option<Operand>,
+    pub(crate) component_alpha: bool,
+    pub(crate) source_opaque: bool,
+    pub(crate) dest_opaque: bool,
 }
 
 #[derive(Debug)]
-pub(super) struct Operand {
-    pub(super) picture: Picture,
-    pub(super) transform: Option<[[i32; 3]; 2]>,
-    pub(super) bilinear: bool,
-    pub(super) repeat: u32,
-    pub(super) x: i16,
-    pub(super) y: i16,
+pub(crate) struct Operand {
+    pub(crate) picture: Picture,
+    pub(crate) transform: Option<[[i32; 3]; 2]>,
+    pub(crate) bilinear: bool,
+    pub(crate) repeat: u32,
+    pub(crate) x: i16,
+    pub(crate) y: i16,
 }
 
 /// Numbers that depend on a seed only (xorshift64*).
-pub(super) struct Random(u64);
+#[derive(Debug)]
+pub(crate) struct Random(u64);
 
 impl Random {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
@@ -205,7 +175,7 @@ impl Random {
         }
     }
 
-    pub(super) fn scene(&mut self) -> Scene {
+    pub(crate) fn scene(&mut self) -> Scene {
         let number = if self.once_in(2) {
             0
         } else {
