@@ -15,6 +15,7 @@ pub mod rng;
 #[cfg(test)]
 mod testing;
 mod transport;
+pub mod vsock;
 
 pub use block::{Block, BlockConfig, BlockError, BlockWorker};
 pub use console::{Console, PortConfig, PortEnd};
@@ -23,3 +24,4 @@ pub use input::{Button, Keyboard, Leds, Tablet};
 pub use queue::{Chain, Segment, Virtqueue};
 pub use rng::{Rng, RngCounts};
 pub use transport::{NotifyRegistrar, VirtioPci, VirtioPciError, VirtioPciState};
+pub use vsock::{Vsock, VsockCounts};

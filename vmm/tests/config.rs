@@ -199,7 +199,6 @@ fn what_is_not_built_is_refused_by_its_path() {
     let errors = World::new()
         .check(&with(json!({
             "nets": [{ "tap": "tap0" }],
-            "vsock": { "cid": 3, "to": "unix:v" },
             "balloon": {},
             "disks": [{ "path": "disk.img", "format": "qcow2" }],
         })))
@@ -223,7 +222,7 @@ fn what_is_not_built_is_refused_by_its_path() {
             .contains("not supported by this build yet"),
         "{errors}"
     );
-    assert_eq!(paths, ["balloon", "disks[0].format", "nets", "vsock"]);
+    assert_eq!(paths, ["balloon", "disks[0].format", "nets"]);
 }
 
 #[test]
@@ -235,6 +234,7 @@ fn the_filled_in_config_is_the_same_machine() {
         "disks": [{ "path": "disk.img", "readonly": true }],
         "serial": { "to": "file:log" },
         "rng": { "limit": { "rate": "64K", "burst": "4K" } },
+        "vsock": { "cid": 3, "to": "unix:v" },
         "vmgenid": "6ba7b810-9dad-11d1-80b4-00c04fd430c8",
         "debug_exit": 0xf4,
         "on": { "reset": "exit" },
@@ -726,4 +726,30 @@ fn random_numbers_that_can_not_be_are_refused() {
 
         assert_eq!(problem.path.to_string(), path);
     }
+}
+
+#[test]
+fn a_socket_device_that_can_not_be_is_refused() {
+    let long = format!("unix:/tmp/{}", "x".repeat(95));
+    for (vsock, path) in [
+        (json!({ "cid": 2, "to": "unix:v" }), "vsock.cid"),
+        (json!({ "cid": u32::MAX, "to": "unix:v" }), "vsock.cid"),
+        (json!({ "cid": 3, "to": "unix:no/such/v" }), "vsock.to"),
+        (json!({ "cid": 3, "to": long }), "vsock.to"),
+    ] {
+        let problem = World::new().problem(json!({ "vsock": vsock }));
+
+        assert_eq!(problem.path.to_string(), path);
+    }
+}
+
+#[test]
+fn a_generation_id_is_a_word_or_a_uuid() {
+    let spec = World::new().machine(json!({ "vmgenid": "none" }));
+    assert_eq!(spec.vmgenid.draw(), None);
+
+    let problem = World::new().problem(json!({ "vmgenid": "new" }));
+
+    assert_eq!(problem.path.to_string(), "vmgenid");
+    assert!(problem.message.contains("\"auto\""), "{}", problem.message);
 }

@@ -1,10 +1,10 @@
-//! What joins the guest to the outside: `nets`, `serial`, `channels`, `vsock`.
+//! What joins the guest to the outside: `nets`, `serial`, `channels`.
 
 use caraway_devices::pci::PciAddress;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::endpoint::{ChannelTo, SerialTo, UnixSocket};
+use super::endpoint::{ChannelTo, SerialTo};
 
 /// A virtio network card.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -42,22 +42,4 @@ pub struct Channel {
     pub name: String,
     /// `"spice-agent"`, `"unix:PATH"` (one program at a time) or `"file:PATH"`.
     pub to: ChannelTo,
-}
-
-/// The virtio socket device.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Vsock {
-    /// Names the device; `"vsock"` if not given.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub id: Option<String>,
-    /// PCI address; the next free one if not given.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>")]
-    pub address: Option<PciAddress>,
-    /// The guest's context id, 3 or more.
-    #[schemars(range(min = 3))]
-    pub cid: u32,
-    /// `"unix:PATH"`, the host's side.
-    pub to: UnixSocket,
 }

@@ -27,6 +27,7 @@ pub mod spice;
 pub mod tls;
 pub mod units;
 pub mod vmgenid;
+pub mod vsock;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -42,6 +43,7 @@ pub use spec::{
     BootSpec, ConsoleSpec, DiskSpec, DisplaySpec, InputSpec, MachineSpec, PciEntry, PortSpec,
     SpiceSpec, TlsSpec,
 };
+pub use vsock::VsockSpec;
 
 /// One virtual machine. Only `boot` is required.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -93,7 +95,7 @@ pub struct Config {
     pub channels: Vec<link::Channel>,
     /// The virtio socket device.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub vsock: Option<link::Vsock>,
+    pub vsock: Option<vsock::Vsock>,
     /// The virtio memory balloon.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub balloon: Option<balloon::Balloon>,

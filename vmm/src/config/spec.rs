@@ -21,6 +21,7 @@ use super::spice::{Auth, OnConnect, OnDisconnect, Secret, Sharing, Spice};
 use super::tls::{Channels, Tls};
 use super::units::Size;
 use super::vmgenid::VmGenId;
+use super::vsock::VsockSpec;
 use super::{Config, Document};
 
 /// A machine that was checked: every default is filled in, every path is absolute, every id and
@@ -47,6 +48,8 @@ pub struct MachineSpec {
     pub disks: Vec<DiskSpec>,
     /// The virtio console of all channels.
     pub console: Option<ConsoleSpec>,
+    /// The virtio socket device.
+    pub vsock: Option<VsockSpec>,
     /// The virtio source of random numbers.
     pub rng: Option<RngSpec>,
     /// Where the first serial port's bytes go.
@@ -277,7 +280,18 @@ impl MachineSpec {
             kind: "virtio-rng",
             detail: rng.source.display().to_string(),
         });
-        let all = display.chain(inputs).chain(disks).chain(console).chain(rng);
+        let vsock = self.vsock.iter().map(|vsock| PciEntry {
+            address: vsock.address,
+            id: vsock.id.clone(),
+            kind: "virtio-vsock",
+            detail: format!("cid {}, {}", vsock.cid, vsock.path.display()),
+        });
+        let all = display
+            .chain(inputs)
+            .chain(disks)
+            .chain(console)
+            .chain(rng)
+            .chain(vsock);
         let mut entries: Vec<PciEntry> = all.collect();
         entries.sort_by_key(|entry| entry.address);
         entries
@@ -346,7 +360,7 @@ impl MachineSpec {
                 .flat_map(|console| &console.ports)
                 .map(PortSpec::to_config)
                 .collect(),
-            vsock: None,
+            vsock: self.vsock.as_ref().map(VsockSpec::to_config),
             balloon: None,
             rng: self.rng.as_ref().map(RngSpec::to_config),
             vmgenid: Some(self.vmgenid),

@@ -31,7 +31,7 @@ use super::tickers::{PitParts, TickerParts};
 use super::time::Time;
 use super::timers::Timers;
 use super::virtio::{DiskThread, Slots};
-use super::{Initial, Machine, rng};
+use super::{Initial, Machine, rng, vsock};
 use crate::config::clock_base::ClockBase;
 use crate::config::input::InputDevice;
 use crate::config::policy::{LostTicks, PitModel};
@@ -78,6 +78,7 @@ impl Machine {
             .as_ref()
             .map_or(&[][..], |console| &console.ports);
         let ends = PortEnds::open(ports)?;
+        let vsock_socket = spec.vsock.as_ref().map(vsock::bind).transpose()?;
 
         // Of all calls here the kernel takes longest over the first memory slot after the interrupt
         // controllers: milliseconds of waiting for what these left behind, which the end of the VM
@@ -157,6 +158,10 @@ impl Machine {
             .as_ref()
             .map(|spec| add_console(spec, ends, &mut slots))
             .transpose()?;
+        let vsock = spec.vsock.as_ref().zip(vsock_socket);
+        let vsock = vsock
+            .map(|(spec, socket)| vsock::add(spec, socket, &mut slots))
+            .transpose()?;
         let rng = spec
             .rng
             .as_ref()
@@ -216,6 +221,7 @@ impl Machine {
             generation: generation.transpose()?,
             agent,
             console,
+            vsock,
             rng,
             time: Time::new(clock, timers),
             _display_threads: threads,

@@ -18,6 +18,7 @@ mod time;
 mod timer_fd;
 mod timers;
 mod virtio;
+mod vsock;
 
 use std::sync::Arc;
 
@@ -26,7 +27,7 @@ use caraway_arch::{GuestMemory, Layout};
 use caraway_devices::{AfterPause, Pause, SerialPort};
 use caraway_qxl::Qxl;
 use caraway_spice::Agent;
-use caraway_virtio::{Console, Rng};
+use caraway_virtio::{Console, Rng, Vsock};
 use kvm_ioctls::VmFd;
 use parking_lot::Mutex;
 use uuid::Uuid;
@@ -56,6 +57,7 @@ pub struct Machine {
     generation: Option<generation::Generation>,
     agent: Option<Arc<Agent>>,
     console: Option<Arc<Console>>,
+    vsock: Option<Arc<Vsock>>,
     rng: Option<Arc<Rng>>,
     time: time::Time,
     boot: boot::Boot,
@@ -169,6 +171,9 @@ impl Machine {
     /// Shows what became of the ticks of its timers, and what its devices did.
     pub fn export(&self, metrics: &Metrics) {
         self.board.tickers.export(metrics);
+        if let Some(vsock) = &self.vsock {
+            vsock::export(vsock, metrics);
+        }
         if let Some(rng) = &self.rng {
             rng::export(rng, metrics);
         }

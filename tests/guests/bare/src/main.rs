@@ -52,6 +52,8 @@ const TESTS: &[Test] = &[
     ("console", virtio::console::test),
     ("input", virtio::input::test),
     ("rng", virtio::rng::test),
+    ("vsock-server", virtio::vsock::test_server),
+    ("vsock-client", virtio::vsock::test_client),
     ("vmgenid", vmgenid::test),
     ("qxl", qxl::test),
     ("heads", qxl::test_heads),

@@ -12,6 +12,7 @@ mod pipes;
 mod rng;
 mod spice;
 mod tls;
+mod vsock;
 
 use std::collections::BTreeMap;
 
@@ -66,6 +67,7 @@ impl Checker<'_> {
         let inputs = self.inputs(config);
         let disks = self.disks(&config.disks);
         let console = self.channels(config);
+        let vsock = config.vsock.as_ref().and_then(|vsock| self.vsock(vsock));
         let rng = config.rng.as_ref().and_then(|rng| self.rng(rng));
         let serial = self.serial(config);
         let debug_exit = config.debug_exit.and_then(|port| self.debug_exit(port));
@@ -89,6 +91,7 @@ impl Checker<'_> {
             inputs,
             disks,
             console,
+            vsock,
             rng,
             serial,
             vmgenid: config.vmgenid.unwrap_or_default(),
@@ -122,11 +125,6 @@ impl Checker<'_> {
     fn refuse_what_is_not_built(&mut self, config: &Config) {
         let missing = [
             (!config.nets.is_empty(), at!("nets"), "network cards"),
-            (
-                config.vsock.is_some(),
-                at!("vsock"),
-                "the virtio socket device",
-            ),
             (
                 config.balloon.is_some(),
                 at!("balloon"),

@@ -4,6 +4,7 @@ pub mod blk;
 pub mod console;
 pub mod input;
 pub mod rng;
+pub mod vsock;
 
 use core::sync::atomic::{Ordering, fence};
 
