@@ -6,9 +6,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::geometry::{Point, Rect, Size};
+use crate::tiles::Tiles;
 
 /// Damage on a surface, kept in square tiles: of each the smallest rectangle that holds what is new
-/// in it. However much is drawn, this takes [`Damage::MAX_TILES`] tiles of memory at most; it may
+/// in it. However much is drawn, this takes [`Tiles::MAX_TILES`] tiles of memory at most; it may
 /// cover more pixels than were drawn, never fewer.
 ///
 /// The next piece is where the *least was sent of late*. Each tile owes the bytes that were sent for
@@ -22,20 +23,22 @@ use crate::geometry::{Point, Rect, Size};
 /// all pieces. Damage goes along: what of a copy's source the client does not have yet, or may have
 /// already because it is being read, is damage at the copy's target.
 ///
+/// Where there is a film, damage waits to be taken as a whole picture. Nothing of the client's copy of
+/// it is exact, so all of it is damage once it is no film any more, and wherever it is copied to.
+///
 /// Costs: adding a rectangle touches the tiles that it covers; taking a piece looks at all tiles
 /// once (510 of them at 1920 × 1080); neither allocates.
 #[derive(Debug)]
 pub(crate) struct Damage {
-    bounds: Rect,
-    side: u32,
-    columns: usize,
-    tiles: Vec<Tile>,
+    tiles: Tiles<Tile>,
     /// Tiles with damage.
     damaged: usize,
     /// Copies that the client has to make before it gets the next piece.
     moves: VecDeque<Move>,
     /// What was taken last: its pixels are read some time until it is sent or the next is taken.
     reading: Rect,
+    /// Where the client shows approximations, pictures of a film, which are sent apart from all else.
+    films: Vec<Rect>,
     /// Debts are told as they were then: later ones are scaled up instead of earlier ones down.
     epoch: Instant,
 }
@@ -105,23 +108,8 @@ const MAX_PIXELS: u64 = 128 * 1024;
 const MAX_MOVES: usize = 64;
 
 impl Damage {
-    /// Tiles at most; on a surface that would have more, tiles are larger.
-    pub(crate) const MAX_TILES: usize = 4096;
-    /// Pixels of a tile's side, if that does not make too many.
-    const SIDE: u32 = 64;
-
     /// A surface of this size without damage.
     pub(crate) fn new(size: Size, now: Instant) -> Self {
-        let bounds = Rect::of_size(size);
-        let count = |side| {
-            let [columns, rows] = [bounds.width(), bounds.height()].map(|n| n.div_ceil(side));
-            (columns as usize, columns as usize * rows as usize)
-        };
-        let mut side = Self::SIDE;
-        while count(side).1 > Self::MAX_TILES {
-            side *= 2;
-        }
-        let (columns, tiles) = count(side);
         let tile = Tile {
             damage: Rect::default(),
             debt: 0.0,
@@ -129,13 +117,11 @@ impl Damage {
             rests_until: now,
         };
         Self {
-            bounds,
-            side,
-            columns,
-            tiles: vec![tile; tiles],
+            tiles: Tiles::new(size, tile),
             damaged: 0,
             moves: VecDeque::new(),
             reading: Rect::default(),
+            films: Vec::new(),
             epoch: now,
         }
     }
@@ -144,7 +130,7 @@ impl Damage {
     pub(crate) fn of_read(size: Size, now: Instant) -> Self {
         let new = Self::new(size, now);
         Self {
-            reading: new.bounds,
+            reading: new.tiles.bounds(),
             ..new
         }
     }
@@ -156,8 +142,8 @@ impl Damage {
 
     /// The pixels of `rect` are new.
     pub(crate) fn add(&mut self, rect: Rect) {
-        for index in self.touched(rect) {
-            let part = rect.intersection(self.area(index));
+        for index in self.tiles.touched(rect) {
+            let part = rect.intersection(self.tiles.area(index));
             if let Some(tile) = self.tiles.get_mut(index) {
                 self.damaged += usize::from(tile.damage.is_empty());
                 tile.damage = tile.damage.union(part);
@@ -167,7 +153,7 @@ impl Damage {
 
     /// The source copied pixels.
     pub(crate) fn copied(&mut self, copy: Move) {
-        let possible = [copy.to, copy.source()].map(|rect| self.bounds.contains(rect));
+        let possible = [copy.to, copy.source()].map(|rect| self.tiles.bounds().contains(rect));
         if copy.to.is_empty() || possible.contains(&false) || !self.carry(copy) {
             self.add(copy.to);
         }
@@ -175,9 +161,10 @@ impl Damage {
 
     /// Has the client copy, and damage go along; `false` if that does not pay.
     fn carry(&mut self, copy: Move) -> bool {
-        let stale = self.touched(copy.source());
+        let stale = self.tiles.touched(copy.source());
         let stale = stale.filter_map(|index| Some(self.tiles.get(index)?.damage));
-        let stale: Vec<Rect> = (stale.chain([self.reading]))
+        let approximate = self.films.iter().copied().chain([self.reading]);
+        let stale: Vec<Rect> = (stale.chain(approximate))
             .map(|rect| copy.carried(rect))
             .filter(|rect| !rect.is_empty())
             .collect();
@@ -185,7 +172,7 @@ impl Damage {
         if self.moves.len() >= MAX_MOVES || missing > copy.to.pixels() / 2 {
             return false;
         }
-        for index in self.touched(copy.to) {
+        for index in self.tiles.touched(copy.to) {
             if let Some(tile) = self.tiles.get_mut(index)
                 && !tile.damage.is_empty()
             {
@@ -219,24 +206,32 @@ impl Damage {
         if self.damaged == 0 {
             return Next::Nothing;
         }
-        let rested = |tile: &Tile| !tile.damage.is_empty() && tile.rests_until <= now;
+        let waits = |tile: &Tile| {
+            let is_film = |film: &Rect| film.contains(tile.damage);
+            !tile.damage.is_empty() && !self.films.iter().any(is_film)
+        };
+        let rested = |tile: &Tile| tile.rests_until <= now && waits(tile);
         let least = (self.tiles.iter().enumerate())
             .filter(|(_, tile)| rested(tile))
             .min_by(|(_, a), (_, b)| a.debt.total_cmp(&b.debt));
         let Some((start, tile)) = least else {
-            let damaged = self.tiles.iter().filter(|tile| !tile.damage.is_empty());
+            let damaged = self.tiles.iter().filter(|tile| waits(tile));
             let earliest = damaged.map(|tile| tile.rests_until).min();
             return earliest.map_or(Next::Nothing, Next::At);
         };
         let mut budget = Budget::new(budget);
         if !budget.pay(tile) {
-            return Next::Piece(self.cut(start, budget));
+            return self.cut(start, budget).map_or(Next::Nothing, Next::Piece);
         }
         let (mut columns, mut rows) = (1, 1);
         let first = tile.damage;
         let mut piece = first;
         // To the right, as far as damage of the same rows goes on …
-        while let Some(tile) = self.right_of(start, columns).filter(|tile| rested(tile)) {
+        while let Some(tile) = self
+            .tiles
+            .right_of(start, columns)
+            .filter(|tile| rested(tile))
+        {
             let damage = tile.damage;
             let goes_on = damage.left == piece.right
                 && (damage.top, damage.bottom) == (first.top, first.bottom);
@@ -248,8 +243,8 @@ impl Damage {
         }
         // … and down, as far as whole rows of tiles do.
         loop {
-            let below = start + rows * self.columns;
-            let Some(row) = self.tiles.get(below..below + columns) else {
+            let below = start + rows * self.tiles.columns();
+            let Some(row) = self.tiles.range(below..below + columns) else {
                 break;
             };
             let top = row.first().map_or(Rect::default(), |tile| tile.damage);
@@ -269,13 +264,55 @@ impl Damage {
             rows += 1;
         }
         for row in 0..rows {
-            let at = start + row * self.columns;
-            for tile in &mut self.tiles[at..at + columns] {
+            let at = start + row * self.tiles.columns();
+            let row = self.tiles.range_mut(at..at + columns);
+            for tile in row.into_iter().flatten() {
                 tile.damage = Rect::default();
             }
         }
         self.damaged -= columns * rows;
         Next::Piece(piece)
+    }
+
+    /// From here on these are films, which go as pictures.
+    pub(crate) fn set_films(&mut self, films: Vec<Rect>) {
+        let before = std::mem::replace(&mut self.films, films);
+        for film in before {
+            if !self.films.contains(&film) {
+                self.add(film);
+            }
+        }
+    }
+
+    /// Takes all damage of a film.
+    pub(crate) fn take_film(&mut self, film: Rect) {
+        for index in self.tiles.touched(film) {
+            let Some(tile) = self.tiles.get_mut(index) else {
+                continue;
+            };
+            if !tile.damage.intersection(film).is_empty() {
+                tile.damage = tile.damage.without(film);
+                self.damaged -= usize::from(tile.damage.is_empty());
+            }
+        }
+    }
+
+    /// Whether anything of `area` is damaged.
+    pub(crate) fn touches(&self, area: Rect) -> bool {
+        let damage = (self.tiles.touched(area)).filter_map(|index| self.tiles.get(index));
+        let mut common = damage.map(|tile| tile.damage.intersection(area));
+        common.any(|common| !common.is_empty())
+    }
+
+    /// Bytes that a pixel of `area` took when it was sent exactly, on average.
+    pub(crate) fn density(&self, area: Rect) -> f64 {
+        let bytes: f64 = (self.tiles.touched(area))
+            .filter_map(|index| {
+                let pixels = self.tiles.area(index).intersection(area).pixels();
+                Some(f64::from(self.tiles.get(index)?.density) * pixels as f64)
+            })
+            .sum();
+        bytes / area.pixels().max(1) as f64
     }
 
     /// `bytes` were sent for a piece.
@@ -285,15 +322,15 @@ impl Damage {
         self.learn(piece, bytes);
         let elapsed = self.half_lives(now);
         if elapsed > 256.0 {
-            for tile in &mut self.tiles {
+            for tile in self.tiles.iter_mut() {
                 tile.debt *= (-elapsed).exp2();
             }
             self.epoch = now;
         }
         let scale = self.half_lives(now).exp2();
         let pixels = piece.pixels().max(1) as f64;
-        for index in self.touched(piece) {
-            let part = piece.intersection(self.area(index)).pixels() as f64;
+        for index in self.tiles.touched(piece) {
+            let part = piece.intersection(self.tiles.area(index)).pixels() as f64;
             if let Some(tile) = self.tiles.get_mut(index) {
                 tile.debt += bytes as f64 * part / pixels * scale;
                 tile.rests_until = now + REST;
@@ -304,7 +341,7 @@ impl Damage {
     /// A piece takes `bytes` on the wire, whether they are sent or not.
     pub(crate) fn learn(&mut self, piece: Rect, bytes: usize) {
         let density = bytes as f32 / piece.pixels().max(1) as f32;
-        for index in self.touched(piece) {
+        for index in self.tiles.touched(piece) {
             if let Some(tile) = self.tiles.get_mut(index) {
                 tile.density = density;
             }
@@ -316,8 +353,8 @@ impl Damage {
     }
 
     /// Takes as many rows off a tile's damage as `budget` has.
-    fn cut(&mut self, index: usize, budget: Budget) -> Rect {
-        let tile = &mut self.tiles[index];
+    fn cut(&mut self, index: usize, budget: Budget) -> Option<Rect> {
+        let tile = self.tiles.get_mut(index)?;
         let row = tile.damage.width() as f32 * tile.density;
         let rows = (budget.bytes / row.max(1.0)) as u32;
         let rows = rows.clamp(1, tile.damage.height());
@@ -328,41 +365,7 @@ impl Damage {
         };
         tile.damage.top = middle;
         self.damaged -= usize::from(tile.damage.is_empty());
-        piece
-    }
-
-    /// The tile `columns` to the right of `start`, in the same row.
-    fn right_of(&self, start: usize, columns: usize) -> Option<&Tile> {
-        let inside = start % self.columns + columns < self.columns;
-        self.tiles.get(start + columns).filter(|_| inside)
-    }
-
-    /// The pixels of a tile.
-    fn area(&self, index: usize) -> Rect {
-        let side = self.side as usize;
-        let edge = |n: usize| i32::try_from(n * side).unwrap_or(i32::MAX);
-        let (column, row) = (index % self.columns, index / self.columns);
-        Rect {
-            left: edge(column),
-            top: edge(row),
-            right: edge(column + 1),
-            bottom: edge(row + 1),
-        }
-        .intersection(self.bounds)
-    }
-
-    /// The tiles that `rect` touches.
-    fn touched(&self, rect: Rect) -> impl Iterator<Item = usize> + use<> {
-        let rect = rect.intersection(self.bounds);
-        let span = |from: i32, to: i32, side: u32| {
-            let last = to.saturating_sub(1).max(0).unsigned_abs() / side;
-            (from.max(0).unsigned_abs() / side) as usize..last as usize + 1
-        };
-        let (columns, is_empty) = (self.columns, rect.is_empty());
-        let across = span(rect.left, rect.right, self.side);
-        span(rect.top, rect.bottom, self.side)
-            .filter(move |_| !is_empty)
-            .flat_map(move |row| across.clone().map(move |column| row * columns + column))
+        Some(piece)
     }
 }
 

@@ -9,6 +9,8 @@ use tokio::time::Instant;
 use crate::damage::{Damage, Move, Next};
 use crate::geometry::{Rect, Size};
 use crate::source::{ClientCapabilities, DisplayObserver, DisplaySource, Update};
+use crate::video::motion::{Film, Motion};
+use crate::video::streams::Knowledge;
 
 /// What changed on a display since one client last looked. Bounded, whatever the client does.
 #[derive(Debug)]
@@ -69,6 +71,16 @@ impl Viewer {
         next
     }
 
+    /// From here on these areas go as pictures of films.
+    pub(crate) fn set_films(&self, films: Vec<Rect>) {
+        self.state.lock().damage.set_films(films);
+    }
+
+    /// Takes what is new of a film.
+    pub(crate) fn take_film(&self, film: Rect) {
+        self.state.lock().damage.take_film(film);
+    }
+
     /// A piece took this many bytes and was sent.
     pub(crate) fn sent_damage(&self, piece: Rect, bytes: usize) {
         self.state.lock().damage.sent(piece, bytes, Instant::now());
@@ -103,10 +115,28 @@ impl Viewer {
     }
 }
 
+impl Knowledge for Viewer {
+    fn density(&self, area: Rect) -> f64 {
+        self.state.lock().damage.density(area)
+    }
+
+    fn is_damaged(&self, area: Rect) -> bool {
+        self.state.lock().damage.touches(area)
+    }
+}
+
 /// Observes one display on behalf of all clients.
 pub(crate) struct Hub {
     pub(crate) source: Arc<dyn DisplaySource>,
     audience: Mutex<Audience>,
+    motion: Mutex<Watched>,
+}
+
+/// Where films are, on the surface that clients know.
+struct Watched {
+    generation: u64,
+    size: Size,
+    motion: Motion,
 }
 
 #[derive(Default)]
@@ -121,6 +151,11 @@ impl Hub {
         let hub = Arc::new(Self {
             source,
             audience: Mutex::default(),
+            motion: Mutex::new(Watched {
+                generation: 0,
+                size: Size::default(),
+                motion: Motion::new(Size::default(), Instant::now()),
+            }),
         });
         let observer: Weak<dyn DisplayObserver> = Arc::<Self>::downgrade(&hub);
         hub.source.observe(observer);
@@ -150,6 +185,19 @@ impl Hub {
         }
     }
 
+    /// The films of now on this surface.
+    fn films(&self, generation: u64, size: Size, now: Instant) -> Vec<Film> {
+        let mut watched = self.motion.lock();
+        if generation < watched.generation {
+            return Vec::new();
+        }
+        if (watched.generation, watched.size) != (generation, size) {
+            (watched.generation, watched.size) = (generation, size);
+            watched.motion.restart(size, now);
+        }
+        watched.motion.films(now)
+    }
+
     fn tell_source(&self) {
         let clients = {
             let audience = self.audience.lock();
@@ -165,6 +213,15 @@ impl Hub {
 
 impl DisplayObserver for Hub {
     fn updated(&self, updates: &[Update]) {
+        let now = Instant::now();
+        let mut watched = self.motion.lock();
+        for update in updates {
+            // What is only moved is no new picture.
+            if let Update::Pixels(rect) = update {
+                watched.motion.updated(*rect, now);
+            }
+        }
+        drop(watched);
         for (viewer, _) in &self.audience.lock().viewers {
             viewer.updated(updates);
         }
@@ -193,6 +250,11 @@ pub(crate) struct ViewGuard {
 impl ViewGuard {
     pub(crate) fn source(&self) -> &dyn DisplaySource {
         &*self.hub.source
+    }
+
+    /// The films of now on this surface.
+    pub(crate) fn films(&self, generation: u64, size: Size, now: Instant) -> Vec<Film> {
+        self.hub.films(generation, size, now)
     }
 }
 

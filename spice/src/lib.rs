@@ -87,8 +87,10 @@ mod server;
 mod session;
 pub mod source;
 mod ticket;
+mod tiles;
 pub mod tls;
 mod transport;
+mod video;
 mod wire;
 
 pub use address::{AddressError, ListenAddress};

@@ -157,19 +157,29 @@ pub(crate) mod display {
     pub(crate) const MARK: u16 = 102;
     pub(crate) const COPY_BITS: u16 = 104;
     pub(crate) const INVAL_ALL_PALETTES: u16 = 108;
+    pub(crate) const STREAM_CREATE: u16 = 122;
+    pub(crate) const STREAM_DATA: u16 = 123;
+    pub(crate) const STREAM_CLIP: u16 = 124;
+    pub(crate) const STREAM_DESTROY: u16 = 125;
     pub(crate) const DRAW_FILL: u16 = 302;
     pub(crate) const DRAW_COPY: u16 = 304;
     pub(crate) const SURFACE_CREATE: u16 = 314;
     pub(crate) const SURFACE_DESTROY: u16 = 315;
+    pub(crate) const STREAM_DATA_SIZED: u16 = 316;
     pub(crate) const MONITORS_CONFIG: u16 = 317;
+    pub(crate) const STREAM_ACTIVATE_REPORT: u16 = 319;
 
     pub(crate) const C_INIT: u16 = 101;
+    pub(crate) const C_STREAM_REPORT: u16 = 102;
     pub(crate) const C_PREFERRED_COMPRESSION: u16 = 103;
 
+    pub(crate) const CAP_SIZED_STREAM: u32 = 0;
     pub(crate) const CAP_MONITORS_CONFIG: u32 = 1;
     pub(crate) const CAP_STREAM_REPORT: u32 = 4;
     pub(crate) const CAP_LZ4: u32 = 5;
     pub(crate) const CAP_PREF_COMPRESSION: u32 = 6;
+    pub(crate) const CAP_MULTI_CODEC: u32 = 8;
+    pub(crate) const CAP_CODEC_MJPEG: u32 = 9;
     pub(crate) const CAP_PREF_VIDEO_CODEC: u32 = 12;
 
     pub(crate) const SURFACE_FLAGS_PRIMARY: u32 = 1;

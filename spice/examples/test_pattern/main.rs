@@ -7,8 +7,10 @@
 //!
 //! Keys and pointer are printed. `--tone HERTZ` plays a tone, `--record` prints how loud the client's
 //! microphone is, and `--echo NAME` is a port that gives every byte back. With `--still` the pattern does not move, so that a client's
-//! picture can be compared with the one that `--save FILE.ppm` writes.
+//! picture can be compared with the one that `--save FILE.ppm` writes. `--film WIDTHxHEIGHT` plays a film of
+//! that size instead, for as long as `--seconds` says, and saves its last picture.
 
+mod film;
 mod sound;
 
 use std::error::Error;
@@ -23,7 +25,7 @@ use caraway_spice::{
 
 const USAGE: &str = "test_pattern [--listen ADDRESS]... [--size WIDTHxHEIGHT] [--password TEXT] \
                      [--relative] [--still] [--save FILE.ppm] [--tone HERTZ] [--record] \
-                     [--echo NAME]...";
+                     [--echo NAME]... [--film WIDTHxHEIGHT [--seconds NUMBER]]";
 
 struct Options {
     listen: Vec<ListenAddress>,
@@ -35,6 +37,8 @@ struct Options {
     tone: Option<f64>,
     record: bool,
     echoes: Vec<String>,
+    film: Option<Size>,
+    seconds: Option<u64>,
 }
 
 impl Options {
@@ -52,6 +56,8 @@ impl Options {
             tone: None,
             record: false,
             echoes: Vec::new(),
+            film: None,
+            seconds: None,
         };
         while let Some(word) = words.next() {
             let mut value = || words.next().ok_or(format!("{word} needs a value"));
@@ -65,6 +71,8 @@ impl Options {
                 "--tone" => options.tone = Some(value()?.parse()?),
                 "--record" => options.record = true,
                 "--echo" => options.echoes.push(value()?),
+                "--film" => options.film = Some(parse_size(&value()?)?),
+                "--seconds" => options.seconds = Some(value()?.parse()?),
                 _ => return Err(format!("unknown option {word}\nusage: {USAGE}").into()),
             }
         }
@@ -266,7 +274,14 @@ fn main() -> Result<(), Box<dyn Error>> {
             println!("listening on {}", listener.address());
             tokio::spawn(server.clone().serve(listener));
         }
-        if options.moving {
+        if let Some(size) = options.film {
+            let time = options.seconds.map_or(Duration::MAX, Duration::from_secs);
+            film::play(&screen, size, time).await;
+            println!("the film is over");
+            if let Some(path) = &options.save {
+                save(&screen, path)?;
+            }
+        } else if options.moving {
             animate(screen).await;
         }
         std::future::pending().await

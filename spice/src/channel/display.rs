@@ -13,12 +13,14 @@
 //! before a viewer's widget shows anything; and one image of the whole surface as the first drawing
 //! on it, because `spicy-screenshot` saves the screen at the very first one.
 
+mod film;
+
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{Context, Endless, draw, ignore};
+use super::{Context, Endless, draw, ignore, stream};
 use crate::codec::{Codec, Encoder, Pixels};
 use crate::damage::Next;
 use crate::flow::Flight;
@@ -27,6 +29,7 @@ use crate::hub::ViewGuard;
 use crate::protocol::{common, display as id};
 use crate::session::Ending;
 use crate::source::{Head, Layout};
+use crate::video::streams::{Act, Streams};
 use crate::wire::{Message, MessageReader, MessageWriter, Reader, Truncated};
 
 /// Pixels of a surface that is tried as one image at first: 16 MiB as they are.
@@ -49,6 +52,7 @@ struct Client {
     init: Option<Init>,
     codec: Codec,
     flight: Flight,
+    streams: Streams,
 }
 
 pub(super) async fn serve(
@@ -69,6 +73,7 @@ pub(super) async fn serve(
             init: None,
             codec: Codec::default(),
             flight: Flight::new(Instant::now()),
+            streams: Streams::new(film::ability(&context.capabilities)),
         }),
     };
     let sender = Sender {
@@ -79,6 +84,7 @@ pub(super) async fn serve(
         images: 0,
         encoder: Encoder::default(),
         buffer: Vec::new(),
+        picture: Vec::new(),
     };
     tokio::select! {
         end = read(context, &shared, reader) => end,
@@ -103,7 +109,12 @@ async fn read(context: &Context, shared: &Shared, reader: &mut MessageReader) ->
                 id::C_PREFERRED_COMPRESSION => {
                     client.codec = preferred(fields.u8().map_err(malformed)?, has_lz4);
                 }
-                // Stream reports and video codecs: no streams yet.
+                id::C_STREAM_REPORT => {
+                    let (stream, number, report) =
+                        stream::parse_report(&mut fields).map_err(malformed)?;
+                    client.streams.reported(stream, number, report);
+                }
+                // Wishes for video codecs: there is one.
                 _ => ignore(kind)?,
             }
         }
@@ -168,6 +179,8 @@ struct Sender<'a> {
     encoder: Encoder,
     /// For what is read from the source.
     buffer: Vec<u8>,
+    /// The same for the last picture of a film.
+    picture: Vec<u8>,
 }
 
 impl Sender<'_> {
@@ -202,17 +215,34 @@ impl Sender<'_> {
                 viewer.wake.notified().await;
                 continue;
             };
-            match viewer.take_damage(room) {
-                Next::Copy(copy) => self.send(draw::copy_bits(copy)).await?,
-                Next::Piece(area) => self.send_piece(area, room).await?,
-                Next::At(time) => {
-                    // Cut short by whatever else happens.
-                    let _ = timeout_at(time, viewer.wake.notified()).await;
+            let film = match self.next_film() {
+                Act::Wait(until) => until,
+                act => {
+                    self.follow_film(act).await?;
+                    continue;
                 }
+            };
+            let wait = match viewer.take_damage(room) {
+                Next::Copy(copy) => {
+                    self.send(draw::copy_bits(copy)).await?;
+                    continue;
+                }
+                Next::Piece(area) => {
+                    self.send_piece(area, room).await?;
+                    continue;
+                }
+                Next::At(time) => Some(film.map_or(time, |film| film.min(time))),
                 Next::Nothing => {
                     shared.client.lock().flight.idle();
-                    viewer.wake.notified().await;
+                    film
                 }
+            };
+            // Cut short by whatever else happens.
+            match wait {
+                Some(time) => {
+                    let _ = timeout_at(time, viewer.wake.notified()).await;
+                }
+                None => viewer.wake.notified().await,
             }
         }
     }
@@ -237,6 +267,8 @@ impl Sender<'_> {
             _ => true,
         };
         if anew && before.is_some() {
+            // Clients remember the surface of a stream.
+            self.end_films().await?;
             self.send(draw::destroy_primary()).await?;
         }
         let Some(now) = now else { return Ok(()) };
@@ -320,18 +352,30 @@ impl Sender<'_> {
     }
 
     fn read(&mut self, area: Rect) -> Option<Pixels> {
-        let generation = self.screen.as_ref()?.generation;
-        let (width, height) = (area.width(), area.height());
-        let length = u64::from(width)
-            .checked_mul(u64::from(height))?
-            .checked_mul(4)?;
-        let source = self.shared.view.source();
-        self.buffer.resize(usize::try_from(length).ok()?, 0);
-        let read = source.read(generation, area, &mut self.buffer);
-        let pixels = Pixels::new(width, height, &self.buffer).filter(|_| read);
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let pixels = if self.read_bytes(area, &mut buffer) {
+            Pixels::new(area.width(), area.height(), &buffer)
+        } else {
+            None
+        };
         // A whole screen is rare, and need not be kept room for.
-        self.buffer.shrink_to(BUFFER);
+        buffer.shrink_to(BUFFER);
+        self.buffer = buffer;
         pixels
+    }
+
+    /// Reads the pixels of `area`; `false` if they are gone.
+    fn read_bytes(&self, area: Rect, buffer: &mut Vec<u8>) -> bool {
+        let Some(screen) = &self.screen else {
+            return false;
+        };
+        let length = area.pixels().checked_mul(4);
+        let Some(length) = length.and_then(|length| usize::try_from(length).ok()) else {
+            return false;
+        };
+        buffer.resize(length, 0);
+        let source = self.shared.view.source();
+        source.read(screen.generation, area, buffer)
     }
 }
 

@@ -14,6 +14,7 @@ mod playback;
 mod record;
 mod scancode;
 mod sound;
+mod stream;
 mod vmc;
 
 use std::convert::Infallible;

@@ -17,6 +17,7 @@ use deflate::Deflate;
 pub use dictionary::Dictionary;
 use dictionary::{Access, Lease};
 use repeats::Table;
+pub(crate) use texture::is_gradual;
 
 /// How images are compressed (spice-protocol `enums.h`, `SpiceImageCompression`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -9,7 +9,7 @@ const CONTRAST: u8 = 60;
 
 /// Whether neighbours differ mostly a little, as in photographs and gradients, so that predicting a
 /// pixel from its neighbours pays more than looking for repetitions.
-pub(super) fn is_gradual(pixels: &Pixels) -> bool {
+pub(crate) fn is_gradual(pixels: &Pixels) -> bool {
     let width = pixels.width as usize;
     let rows = pixels.data.chunks_exact(width);
     let below = rows.clone().skip(1);

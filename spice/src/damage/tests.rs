@@ -53,13 +53,13 @@ proptest! {
             damage.add(rect);
         }
         let mut missing = added.clone();
-        missing.iter_mut().for_each(|rect| *rect = rect.intersection(damage.bounds));
+        missing.iter_mut().for_each(|rect| *rect = rect.intersection(damage.tiles.bounds()));
         let mut seen = vec![false; (SIZE.width * SIZE.height) as usize];
         let mut count = 0;
 
         while let Some(piece) = send(&mut damage, &mut now, budget, density) {
             prop_assert!(!piece.is_empty());
-            prop_assert_eq!(piece.intersection(damage.bounds), piece);
+            prop_assert_eq!(piece.intersection(damage.tiles.bounds()), piece);
             for y in piece.top..piece.bottom {
                 for x in piece.left..piece.right {
                     seen[(y * 500 + x) as usize] = true;
@@ -118,7 +118,7 @@ proptest! {
     ) {
         let mut now = Instant::now();
         let mut damage = Damage::new(Size { width, height }, now);
-        prop_assert!(damage.tiles.len() <= Damage::MAX_TILES);
+        prop_assert!(damage.tiles.len() <= Tiles::<Tile>::MAX_TILES);
         for (left, top, right, bottom) in edges {
             damage.add(Rect { left, top, right, bottom });
             send(&mut damage, &mut now, budget, 3);

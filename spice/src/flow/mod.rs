@@ -108,6 +108,11 @@ impl Flight {
         Some(self.bytes_in(PIECE).clamp(least, MAX_PIECE))
     }
 
+    /// Bytes a second that the link carries; `None` if nothing is known.
+    pub(crate) fn rate(&self) -> Option<f64> {
+        Some(self.rate.largest()).filter(|&rate| rate > 0.0)
+    }
+
     /// Bytes that may be on their way.
     fn window(&self, now: Instant) -> usize {
         let Some(round_trip) = self.round_trip.least() else {

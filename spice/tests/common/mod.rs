@@ -3,6 +3,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
+use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -420,6 +421,13 @@ pub struct Canvas {
     pub pixels: Vec<u32>,
     pub marked: bool,
     pub monitors: Option<u16>,
+    /// Video streams that live: where their pictures go, and whether these are shown.
+    pub streams: BTreeMap<u32, ([u32; 4], bool)>,
+    /// Streams there ever were, and the pictures of all.
+    pub streams_created: usize,
+    pub pictures: usize,
+    /// Pictures are only counted: what they cover becomes a colour that nothing has.
+    pub is_blind: bool,
     /// The pixel that was seen to be another than on the screen.
     wrong: usize,
 }
@@ -447,6 +455,38 @@ impl Canvas {
                     .collect();
                 self.put(to, |index| pixels[index]);
             }
+            122 => {
+                // Surface, flags and codec: the primary one, top down, MJPEG.
+                assert_eq!((word(&body, 0), body[8], body[9]), (0, 1, 1));
+                let before = self.streams.insert(word(&body, 4), (rect(&body, 34), true));
+                assert_eq!(before, None, "two streams of one number");
+                self.streams_created += 1;
+            }
+            123 => {
+                let (area, shown) = self.streams[&word(&body, 0)];
+                self.show_picture(area, shown, &body[12..], word(&body, 8));
+            }
+            316 => {
+                let (_, shown) = self.streams[&word(&body, 0)];
+                let area = rect(&body, 16);
+                let size = (area[2] - area[0], area[3] - area[1]);
+                assert_eq!((word(&body, 8), word(&body, 12)), size);
+                self.show_picture(area, shown, &body[36..], word(&body, 32));
+            }
+            124 => {
+                let shown = match (body[4], body.len()) {
+                    (0, 5) => true,
+                    (1, 9) => false,
+                    other => panic!("clip {other:?}"),
+                };
+                let stream = self.streams.get_mut(&word(&body, 0));
+                stream.expect("the stream lives").1 = shown;
+            }
+            125 => {
+                let stream = self.streams.remove(&word(&body, 0));
+                assert!(stream.is_some(), "the stream lives");
+            }
+            319 => assert!(self.streams.contains_key(&word(&body, 0))),
             302 => {
                 assert_eq!((body[20], body[21], body.len()), (0, 1, 41));
                 let colour = word(&body, 22);
@@ -462,11 +502,38 @@ impl Canvas {
                 (self.width, self.height) = (word(&body, 4), word(&body, 8));
                 self.pixels = vec![0xdead_0000; (self.width * self.height) as usize];
             }
-            315 => *self = Self::default(),
+            315 => {
+                assert!(self.streams.is_empty(), "streams outlive their surface");
+                *self = Self::default();
+            }
             317 => self.monitors = Some(u16::from_le_bytes([body[0], body[1]])),
             other => panic!("message {other}"),
         }
         kind
+    }
+
+    fn show_picture(&mut self, area: [u32; 4], shown: bool, jpeg: &[u8], length: u32) {
+        assert_eq!(jpeg.len(), length as usize);
+        self.pictures += 1;
+        if self.is_blind {
+            for y in area[1]..area[3] {
+                let row = (y * self.width) as usize;
+                self.pixels[row + area[0] as usize..row + area[2] as usize].fill(0xdead_0000);
+            }
+            return;
+        }
+        let mut decoder = jpeg_decoder::Decoder::new(jpeg);
+        let rgb = decoder.decode().expect("an independent decoder takes it");
+        let info = decoder.info().expect("it was decoded");
+        let size = (u32::from(info.width), u32::from(info.height));
+        assert_eq!(size, (area[2] - area[0], area[3] - area[1]));
+        if shown {
+            let rgb = rgb.as_chunks::<3>().0;
+            self.put(area, |index| {
+                let [r, g, b] = rgb[index];
+                u32::from_be_bytes([0, r, g, b])
+            });
+        }
     }
 
     fn copy(&mut self, body: &[u8]) {
@@ -477,10 +544,9 @@ impl Canvas {
         assert_eq!((width, height), (area[2] - area[0], area[3] - area[1]));
         let rgb: Vec<u32> = match body[image + 8] {
             0 => {
-                let data = &body[image + 36..];
-                data.chunks(4)
-                    .map(|pixel| word(pixel, 0) & 0xff_ffff)
-                    .collect()
+                let pixels = body[image + 36..].as_chunks::<4>().0;
+                let colour = |&pixel: &[u8; 4]| u32::from_le_bytes(pixel) & 0xff_ffff;
+                pixels.iter().map(colour).collect()
             }
             form => {
                 let data = &body[image + 22..];
@@ -499,7 +565,11 @@ impl Canvas {
                     .collect()
             }
         };
-        self.put(area, |index| rgb[index]);
+        let [left, top, right, bottom] = area.map(|n| n as usize);
+        for (y, row) in (top..bottom).zip(rgb.chunks(right - left)) {
+            let start = y * self.width as usize;
+            self.pixels[start + left..start + right].copy_from_slice(row);
+        }
     }
 
     fn put(&mut self, [left, top, right, bottom]: [u32; 4], colour: impl Fn(usize) -> u32) {
