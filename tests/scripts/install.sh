@@ -13,6 +13,7 @@ cache=${CARAWAY_CACHE:-$HOME/.cache/caraway}
 build_packages=(seabios binutils gcc libc6-dev)
 test_packages=(
   qemu-system-x86                                    # the judge our guests are tried on, L1 of the lab
+  qemu-utils                                         # makes and checks the disk images of tests
   iproute2                                           # the shaped link's addresses, and netem where there is one
   spice-client-gtk gir1.2-spiceclientglib-2.0 python3-gi virt-viewer  # clients we did not write
   xvfb xauth xdotool imagemagick                     # a screen for the one that needs it
@@ -52,8 +53,8 @@ install_packages() {
   echo "installing ${wanted[*]}" >&2
   log=$(mktemp)
   # A qemu-utils from a newer suite conflicts with this suite's qemu-system-x86: take both from one.
-  if [[ " ${wanted[*]} " == *" qemu-system-x86 "* ]] && [ -z "$(missing qemu-utils)" ]; then
-    wanted+=(qemu-utils)
+  if [[ " ${wanted[*]} " =~ " qemu-"(system-x86|utils)" " ]]; then
+    wanted+=(qemu-system-x86 qemu-utils)
   fi
   if ! apt_get install "${wanted[@]}" >"$log" 2>&1; then
     # The lists may be older than the mirror: once more with fresh ones.

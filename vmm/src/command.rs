@@ -17,6 +17,7 @@ use crate::access::{
 };
 use crate::config::policy::OnResume;
 use crate::console::Verdict;
+use crate::disk::{DiskInfo, DiskLimit, DiskList, DiskResize};
 
 /// Takes the answer to a command. Dropped without one, the asker is told that the machine ended.
 pub type Reply<T> = oneshot::Sender<Result<T, ApiError>>;
@@ -97,6 +98,23 @@ pub enum Command {
         events: Vec<InputEvent>,
         /// Answered when the machine's devices have taken them.
         reply: Reply<()>,
+    },
+    /// The disks.
+    Disks(Reply<DiskList>),
+    /// Make a disk larger; `not-found` without such a disk, `bad-request` for a size that it can't
+    /// have.
+    ResizeDisk {
+        /// Which, and how large.
+        resize: DiskResize,
+        /// Takes what it is now, when the host has done it.
+        reply: Reply<DiskInfo>,
+    },
+    /// Change a disk's limits; `not-found` without such a disk.
+    LimitDisk {
+        /// Which, and how.
+        limit: DiskLimit,
+        /// Takes what it is now.
+        reply: Reply<DiskInfo>,
     },
     /// The serial port's watcher has seen what it waited for.
     Serial(Verdict),

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use utoipa::ToSchema;
 
+use crate::config::disk::{DiskErrorAction, DiskLimits};
 use crate::config::policy::OnResume;
 
 /// Records that are kept for those who come late or fall behind.
@@ -136,13 +137,33 @@ pub enum Event {
         /// Pixels down; 0 if it shows nothing.
         height: u32,
     },
-    /// A disk failed to read or write.
+    /// The host could not do what the guest asked of a disk.
     #[serde(rename = "disk.error")]
     DiskError {
         /// The disk's id.
         id: String,
-        /// What failed.
+        /// What failed, where, and what the host said.
         message: String,
+        /// Whether the host has no room left.
+        no_space: bool,
+        /// What became of the request: the guest was told, or it waits for `vm.resume`.
+        action: DiskErrorAction,
+    },
+    /// A disk has another size, and the guest was told.
+    #[serde(rename = "disk.resized")]
+    DiskResized {
+        /// The disk's id.
+        id: String,
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// A disk has other limits.
+    #[serde(rename = "disk.limited")]
+    DiskLimited {
+        /// The disk's id.
+        id: String,
+        /// What they are now.
+        limits: DiskLimits,
     },
     /// The reader fell behind: the records in between are gone.
     #[serde(rename = "events.lost")]

@@ -12,6 +12,7 @@ pub mod command;
 pub mod config;
 pub mod console;
 pub mod control;
+pub mod disk;
 pub mod doctor;
 pub mod events;
 pub mod exit;

@@ -200,7 +200,6 @@ fn what_is_not_built_is_refused_by_its_path() {
         .check(&with(json!({
             "nets": [{ "tap": "tap0" }],
             "balloon": {},
-            "disks": [{ "path": "disk.img", "format": "qcow2" }],
         })))
         .unwrap_err();
 
@@ -222,7 +221,40 @@ fn what_is_not_built_is_refused_by_its_path() {
             .contains("not supported by this build yet"),
         "{errors}"
     );
-    assert_eq!(paths, ["balloon", "disks[0].format", "nets"]);
+    assert_eq!(paths, ["balloon", "nets"]);
+}
+
+#[test]
+fn a_disk_that_makes_no_sense_is_refused_by_its_keys() {
+    let errors = World::new()
+        .check(&with(json!({
+            "disks": [
+                { "path": "disk.img", "format": "vmdk" },
+                { "path": "disk.img", "queues": 17, "limits": { "ops_burst": 3 } },
+                { "path": "disk.img", "limits": { "bytes_per_second": 0 } },
+                { "path": "disk.img", "backing": [{ "path": "disk.img" }] },
+                { "path": "disk.img", "format": "qcow2", "backing": [{ "path": "nowhere.img" }] },
+            ],
+        })))
+        .unwrap_err();
+
+    let mut paths: Vec<_> = errors
+        .problems()
+        .iter()
+        .map(|p| p.path.to_string())
+        .collect();
+    paths.sort();
+    assert_eq!(
+        paths,
+        [
+            "disks[0].readonly",
+            "disks[1].limits.ops_burst",
+            "disks[1].queues",
+            "disks[2].limits.bytes_per_second",
+            "disks[3].backing[0]",
+            "disks[4].backing[0].path",
+        ]
+    );
 }
 
 #[test]

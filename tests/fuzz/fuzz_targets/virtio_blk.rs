@@ -12,9 +12,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
 use caraway_devices::pci::PciFunction;
-use caraway_devices::{FakeLine, FakeMsi, GuestMemory};
+use caraway_devices::{FakeClock, FakeLine, FakeMsi, GuestMemory};
 use caraway_fuzz::Dice;
 use caraway_fuzz::memory::Gauge;
+use caraway_virtio::block::{ImageConfig, ImageFormat};
 use caraway_virtio::{Block, BlockConfig, NotifyRegistrar, VirtioPci};
 use libfuzzer_sys::fuzz_target;
 use vm_memory::{Bytes, GuestAddress};
@@ -159,12 +160,15 @@ impl Driver {
     fn new(path: PathBuf) -> Self {
         let memory = GuestMemory::from_ranges(&[(GuestAddress(0), MEMORY as usize)])
             .expect("there is memory");
-        let config = BlockConfig {
+        let image = ImageConfig {
             path,
-            synchronous: true,
-            ..BlockConfig::default()
+            format: ImageFormat::Raw,
         };
-        let block = Block::open(&config).expect("the image is ours");
+        let config = BlockConfig {
+            synchronous: true,
+            ..BlockConfig::new(image)
+        };
+        let block = Block::open(&config, FakeClock::new(0)).expect("the image is ours");
         let msi = FakeMsi::default();
         let pci = VirtioPci::new(
             Arc::new(block),

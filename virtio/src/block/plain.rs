@@ -112,3 +112,16 @@ pub(crate) fn write_zeroes(file: &File, offset: u64, len: u64) -> io::Result<()>
     }
     Ok(())
 }
+
+/// Errors that go away when one asks again.
+pub(crate) fn is_passing(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EAGAIN | libc::EINTR | libc::ECANCELED)
+    )
+}
+
+/// Whether the host can't do it at all.
+pub(crate) fn is_unsupported(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS))
+}

@@ -3,7 +3,7 @@
 use caraway_devices::GuestMemory;
 use vm_memory::{Address, Bytes, GuestAddress};
 
-use super::image::SECTOR;
+use super::raw::SECTOR;
 use crate::queue::{Chain, Segment};
 
 /// `struct virtio_blk_outhdr`.
@@ -70,13 +70,8 @@ pub(crate) enum ParseError {
     NoHeader,
 }
 
-/// Parses `chain` for a disk of `sectors` sectors.
-pub(crate) fn parse(
-    memory: &GuestMemory,
-    chain: Chain,
-    sectors: u64,
-    read_only: bool,
-) -> Result<Parsed, ParseError> {
+/// Parses `chain` for `disk`.
+pub(crate) fn parse(memory: &GuestMemory, chain: Chain, disk: Disk) -> Result<Parsed, ParseError> {
     let Chain {
         mut readable,
         mut writable,
@@ -88,7 +83,6 @@ pub(crate) fn parse(
     let [t0, t1, t2, t3, _, _, _, _, sector @ ..] = header;
     let kind = u32::from_le_bytes([t0, t1, t2, t3]);
     let sector = u64::from_le_bytes(sector);
-    let disk = Disk { sectors };
     let request = match kind {
         TYPE_IN => match disk.bytes(sector, total(&writable)) {
             Some(offset) => Request::Read {
@@ -97,7 +91,7 @@ pub(crate) fn parse(
             },
             None => Request::Refused(Status::IoError),
         },
-        TYPE_OUT | TYPE_DISCARD | TYPE_WRITE_ZEROES if read_only => {
+        TYPE_OUT | TYPE_DISCARD | TYPE_WRITE_ZEROES if disk.read_only => {
             Request::Refused(Status::IoError)
         }
         TYPE_OUT => match disk.bytes(sector, total(&readable)) {
@@ -117,8 +111,13 @@ pub(crate) fn parse(
     Ok(Parsed { request, status })
 }
 
-struct Disk {
-    sectors: u64,
+/// What a request is checked against.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Disk {
+    /// Its size in sectors.
+    pub(crate) sectors: u64,
+    /// Whether it may not be changed.
+    pub(crate) read_only: bool,
 }
 
 impl Disk {

@@ -1,8 +1,9 @@
-//! The loop of a disk's own thread.
+//! The loop of a disk's own threads, one a queue.
 
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -15,10 +16,11 @@ const QUEUE: u64 = 0;
 const COMPLETION: u64 = 1;
 const STOP: u64 = 2;
 
-/// Serves one disk until it is told to stop. The machine owns the thread:
+/// Serves one queue of a disk until it is told to stop. The machine owns the thread:
 /// `thread::spawn(move || worker.run())`.
 pub struct BlockWorker {
     pci: Arc<VirtioPci<Block>>,
+    index: u16,
     epoll: Epoll,
     stop: EventFd,
 }
@@ -35,12 +37,12 @@ impl WorkerStop {
 }
 
 impl BlockWorker {
-    /// A worker for `pci`, and the means to stop it. [`Block::pause`] and [`Block::resume`] work
-    /// from any thread, with and without a worker.
+    /// A worker for queue `index` of `pci`, and the means to stop it. [`Block::pause`] and
+    /// [`Block::resume`] work from any thread, with and without a worker.
     ///
     /// # Errors
     /// If the host has no more descriptors.
-    pub fn new(pci: Arc<VirtioPci<Block>>) -> io::Result<(Self, WorkerStop)> {
+    pub fn new(pci: Arc<VirtioPci<Block>>, index: u16) -> io::Result<(Self, WorkerStop)> {
         let stop = EventFd::new(EFD_NONBLOCK)?;
         let epoll = Epoll::new()?;
         let watch = |event: &EventFd, token| {
@@ -48,32 +50,42 @@ impl BlockWorker {
             epoll.ctl(ControlOperation::Add, event.as_raw_fd(), what)
         };
         watch(&stop, STOP)?;
-        for event in pci.queue_events() {
+        if let Some(event) = pci.queue_events().get(usize::from(index)) {
             watch(event, QUEUE)?;
         }
-        if let Some(event) = pci.device().completion_event() {
+        if let Some(event) = pci.device().completion_event(index) {
             watch(event, COMPLETION)?;
         }
         let stopper = WorkerStop(stop.try_clone()?);
-        Ok((Self { pci, epoll, stop }, stopper))
+        let worker = Self {
+            pci,
+            index,
+            epoll,
+            stop,
+        };
+        Ok((worker, stopper))
     }
 
-    /// Serves the disk until it is stopped, and leaves it paused.
+    /// Serves the queue until it is stopped, and leaves the disk paused.
     ///
     /// # Errors
-    /// If the host can't wait for events, which leaves the disk unserved.
+    /// If the host can't wait for events, which leaves the queue unserved.
     pub fn run(self) -> io::Result<()> {
         let mut events = [EpollEvent::default(); 3];
         loop {
-            let count = match self.epoll.wait(-1, &mut events) {
+            let patience = self.pci.device().wait(self.index).map_or(-1, milliseconds);
+            let count = match self.epoll.wait(patience, &mut events) {
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             };
+            if count == 0 {
+                self.pci.process_queue(self.index);
+            }
             for event in events.iter().take(count) {
                 match event.data() {
-                    QUEUE => self.pci.process_queue(0),
-                    COMPLETION => self.pci.device().process_completions(),
+                    QUEUE => self.pci.process_queue(self.index),
+                    COMPLETION => self.pci.device().process_completions(self.index),
                     _ => {
                         self.pci.device().pause();
                         let _ = self.stop.read();
@@ -83,4 +95,9 @@ impl BlockWorker {
             }
         }
     }
+}
+
+/// Rounded up, so that waiting once is enough.
+fn milliseconds(wait: Duration) -> i32 {
+    i32::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)
 }

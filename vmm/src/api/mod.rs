@@ -1,6 +1,7 @@
 //! The HTTP API on a Unix socket: every verb under `/api/v1/`.
 
 mod access;
+mod disk;
 mod display;
 mod error;
 mod extract;
@@ -112,6 +113,9 @@ impl Api {
             .route(verb!("display.session.list"), get(access::sessions))
             .route(verb!("display.session.terminate"), put(access::terminate))
             .route(verb!("display.tls.reload"), put(display::tls_reload))
+            .route(verb!("disk.list"), get(disk::list))
+            .route(verb!("disk.resize"), put(disk::resize))
+            .route(verb!("disk.limit"), put(disk::limit))
             .route(verb!("input.keys"), put(input::keys))
             .route(verb!("input.text"), put(input::text))
             .route(verb!("input.pointer"), put(input::pointer))

@@ -4,7 +4,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use utoipa::OpenApi;
 
-use super::{access, display, input, stream, vm};
+use super::{access, disk, display, input, stream, vm};
 use crate::command::ApiError;
 use crate::events::Record;
 
@@ -33,6 +33,9 @@ use crate::events::Record;
         access::sessions,
         access::terminate,
         display::tls_reload,
+        disk::list,
+        disk::resize,
+        disk::limit,
         input::keys,
         input::text,
         input::pointer,

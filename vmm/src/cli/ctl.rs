@@ -16,8 +16,10 @@ use crate::access::{Revocation, RevokedSessions, Termination};
 use crate::api::{Button, KeysRequest, PointerRequest, TextRequest};
 use crate::client::{Client, ClientError};
 use crate::command::TextScreen;
+use crate::config::disk::DiskLimits;
 use crate::config::policy::OnResume;
-use crate::config::units::Span;
+use crate::config::units::{Size, Span};
+use crate::disk::{DiskLimit, DiskResize};
 use crate::exit::{Exit, Failure};
 
 /// Which machine, and what of it.
@@ -127,6 +129,35 @@ enum Verb {
     /// Read the certificate's files again, for connections to come.
     #[command(name = "display.tls.reload")]
     TlsReload,
+    /// All disks.
+    #[command(name = "disk.list")]
+    Disks,
+    /// Make a disk larger, and tell the guest.
+    #[command(name = "disk.resize")]
+    ResizeDisk {
+        /// The disk's id.
+        id: String,
+        /// Its new size: `20G`, or a number of bytes.
+        size: Size,
+    },
+    /// Limit what the guest may do with a disk in a second; limits not given are lifted.
+    #[command(name = "disk.limit")]
+    LimitDisk {
+        /// The disk's id.
+        id: String,
+        /// Bytes read, written or zeroed.
+        #[arg(long, value_name = "SIZE")]
+        bytes_per_second: Option<Size>,
+        /// Bytes at once after a rest; a tenth of a second's if not given.
+        #[arg(long, value_name = "SIZE", requires = "bytes_per_second")]
+        bytes_burst: Option<Size>,
+        /// Requests.
+        #[arg(long, value_name = "COUNT")]
+        ops_per_second: Option<u64>,
+        /// Requests at once after a rest; a tenth of a second's if not given.
+        #[arg(long, value_name = "COUNT", requires = "ops_per_second")]
+        ops_burst: Option<u64>,
+    },
     /// Press keys together: `ctrl-alt-f2`, or one name an argument.
     #[command(name = "input.keys")]
     Keys {
@@ -293,6 +324,29 @@ impl Verb {
                 show: Show::Json,
                 ..put("display.tls.reload", None)
             },
+            Self::Disks => get("disk.list", Show::Json),
+            Self::ResizeDisk { id, size } => Request {
+                show: Show::Json,
+                ..put("disk.resize", Some(json!(DiskResize { id, size })))
+            },
+            Self::LimitDisk {
+                id,
+                bytes_per_second,
+                bytes_burst,
+                ops_per_second,
+                ops_burst,
+            } => {
+                let limits = DiskLimits {
+                    bytes_per_second,
+                    bytes_burst,
+                    ops_per_second,
+                    ops_burst,
+                };
+                Request {
+                    show: Show::Json,
+                    ..put("disk.limit", Some(json!(DiskLimit { id, limits })))
+                }
+            }
             Self::Keys { keys, hold } => {
                 let keys = keys.iter().flat_map(|chord| split_chord(chord)).collect();
                 put("input.keys", Some(json!(KeysRequest { keys, hold })))

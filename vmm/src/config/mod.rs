@@ -40,8 +40,8 @@ pub use path::{JsonPath, Segment, at};
 pub use problem::{ConfigErrors, Kind, Location, Problem};
 pub use rng::RngSpec;
 pub use spec::{
-    BootSpec, ConsoleSpec, DiskSpec, DisplaySpec, InputSpec, MachineSpec, PciEntry, PortSpec,
-    SpiceSpec, TlsSpec,
+    BootSpec, ConsoleSpec, DiskSpec, DisplaySpec, ImageSpec, InputSpec, MachineSpec, PciEntry,
+    PortSpec, SpiceSpec, TlsSpec,
 };
 pub use vsock::VsockSpec;
 

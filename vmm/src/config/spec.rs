@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use caraway_devices::pci::PciAddress;
 use caraway_spice::Origin;
+use caraway_virtio::block::{ErrorPolicy, Limits};
 use uuid::Uuid;
 
 use super::boot::{Boot, Firmware};
 use super::clock_base::ClockBase;
-use super::disk::{Disk, DiskFormat};
+use super::disk::{BackingImage, Cache, Disk, DiskFormat, OnDiskError};
 use super::display::{Display, DisplayDevice};
 use super::endpoint::{ChannelTo, Listen, SerialTo, UnixSocket};
 use super::input::{Input, InputDevice};
@@ -195,13 +196,32 @@ pub struct DiskSpec {
     /// Its PCI address.
     pub address: PciAddress,
     /// The image or block device.
-    pub path: PathBuf,
-    /// How the image is stored.
-    pub format: DiskFormat,
+    pub image: ImageSpec,
+    /// The images under it, the next one first.
+    pub backing: Vec<ImageSpec>,
     /// Whether the guest may only read.
     pub readonly: bool,
     /// Its serial number, at most 20 bytes.
     pub serial: String,
+    /// When what is written is durable.
+    pub cache: Cache,
+    /// How many queues, from 1 to 16.
+    pub queues: u16,
+    /// Whether the guest may give blocks back.
+    pub discard: bool,
+    /// How much the guest may do in a second.
+    pub limits: Limits,
+    /// What happens when the host can't do what the guest asks.
+    pub on_error: ErrorPolicy,
+}
+
+/// A file and how a disk is stored in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageSpec {
+    /// The file.
+    pub path: PathBuf,
+    /// How the disk is stored in it.
+    pub format: DiskFormat,
 }
 
 /// The virtio console that carries the channels.
@@ -263,8 +283,8 @@ impl MachineSpec {
             kind: "virtio-blk",
             detail: format!(
                 "{} ({}{})",
-                disk.path.display(),
-                disk.format.word(),
+                disk.image.path.display(),
+                disk.image.format.word(),
                 if disk.readonly { ", read-only" } else { "" },
             ),
         });
@@ -440,10 +460,28 @@ impl DiskSpec {
         Disk {
             id: Some(self.id.clone()),
             address: Some(self.address),
-            path: self.path.clone(),
-            format: Some(self.format),
+            path: self.image.path.clone(),
+            format: Some(self.image.format),
             readonly: Some(self.readonly),
             serial: Some(self.serial.clone()),
+            backing: self.backing.iter().map(ImageSpec::to_config).collect(),
+            cache: Some(self.cache),
+            queues: Some(self.queues),
+            discard: Some(self.discard),
+            limits: (self.limits != Limits::default()).then(|| self.limits.into()),
+            on_error: Some(OnDiskError {
+                no_space: Some(self.on_error.no_space.into()),
+                io: Some(self.on_error.io.into()),
+            }),
+        }
+    }
+}
+
+impl ImageSpec {
+    fn to_config(&self) -> BackingImage {
+        BackingImage {
+            path: self.path.clone(),
+            format: Some(self.format),
         }
     }
 }

@@ -6,6 +6,7 @@
 mod access;
 mod certificate;
 mod console;
+mod disks;
 mod display;
 mod ending;
 mod net;
@@ -40,6 +41,7 @@ use crate::vcpu::Stop;
 
 use access::Access;
 use certificate::Certificate;
+use disks::Disks;
 use display::Display;
 use ending::Artifacts;
 use net::Net;
@@ -104,6 +106,7 @@ pub fn run(spec: &MachineSpec, options: &RunOptions) -> Result<Exit, Failure> {
         lamps_changed: Arc::new(move || {
             lamps.get().inspect(|server| server.refresh_locks());
         }),
+        disk_failed: disks::reporter(&events, &notices),
         notices: Arc::clone(&notices),
         clock: RealClock::with_longer_pauses(options.longer_pauses.as_nanos() as Nanos),
     };
@@ -131,9 +134,11 @@ pub fn run(spec: &MachineSpec, options: &RunOptions) -> Result<Exit, Failure> {
         display.greet(input.is_terminal());
     }
 
+    let disks = Disks::new(spec, &machine, &events, &metrics);
     let mut control = Control {
         spec,
         machine,
+        disks,
         display,
         server,
         events: Arc::clone(&events),
@@ -175,6 +180,7 @@ pub fn run(spec: &MachineSpec, options: &RunOptions) -> Result<Exit, Failure> {
 struct Control<'a> {
     spec: &'a MachineSpec,
     machine: Machine,
+    disks: Disks,
     display: Display,
     server: Option<Arc<caraway_spice::Server>>,
     events: Arc<EventLog>,
@@ -380,6 +386,9 @@ impl Control<'_> {
                 self.input(&events);
                 drop(reply.send(Ok(())));
             }
+            Command::Disks(reply) => drop(reply.send(Ok(self.disks.list()))),
+            Command::ResizeDisk { resize, reply } => self.disks.resize(resize, reply),
+            Command::LimitDisk { limit, reply } => drop(reply.send(self.disks.limit(&limit))),
             Command::Serial(verdict) => return Some(verdict.into()),
             Command::End(exit) => return Some(exit),
         }
@@ -479,6 +488,13 @@ impl Control<'_> {
             Notice::ClockSet => {
                 let Offset { offset_ms, step_ms } = self.machine.clock_offset();
                 self.events.emit(Event::ClockChanged { offset_ms, step_ms });
+                None
+            }
+            Notice::DiskStopped => {
+                if self.state == VmState::Running {
+                    self.pause();
+                    self.events.emit(Event::Paused);
+                }
                 None
             }
             Notice::Stopped {

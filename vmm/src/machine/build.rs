@@ -14,12 +14,13 @@ use caraway_devices::{Lifecycle, RealClock, SystemControl, TickPolicy};
 use caraway_firmware::place::Firmware;
 use caraway_qxl::{Qxl, QxlConfig};
 use caraway_spice::DisplaySource;
-use caraway_virtio::{Block, BlockConfig, Console, Keyboard, Tablet};
+use caraway_virtio::{Console, Keyboard, Tablet};
 use kvm_ioctls::{VcpuFd, VmFd};
 use vm_memory::{MmapRegion, VolatileMemory};
 
 use super::board::{Board, Parts};
 use super::boot::Boot;
+use super::disks::{self, DiskFailed, RunningDisk};
 use super::display_thread::DisplayThread;
 use super::event_loop::{Keep, Source};
 use super::firmware::Tables;
@@ -30,12 +31,12 @@ use super::port_ends::PortEnds;
 use super::tickers::{PitParts, TickerParts};
 use super::time::Time;
 use super::timers::Timers;
-use super::virtio::{DiskThread, Slots};
+use super::virtio::Slots;
 use super::{Initial, Machine, rng, vsock};
 use crate::config::clock_base::ClockBase;
 use crate::config::input::InputDevice;
 use crate::config::policy::{LostTicks, PitModel};
-use crate::config::{ConsoleSpec, DiskSpec, DisplaySpec, InputSpec, MachineSpec};
+use crate::config::{ConsoleSpec, DisplaySpec, InputSpec, MachineSpec};
 use crate::exit::{Exit, Failure};
 use crate::kvm::{GuestSpace, Host, Interrupts, IoEvents, KernelPit, KvmError, TickGsi};
 use crate::vcpu::{Buses, Vcpus};
@@ -55,6 +56,8 @@ pub struct Surroundings {
     pub pointer_changed: Arc<dyn Fn() + Send + Sync>,
     /// Called when the lamps of a keyboard change.
     pub lamps_changed: Arc<dyn Fn() + Send + Sync>,
+    /// Called when the host could not do what the guest asked of a disk.
+    pub disk_failed: DiskFailed,
     /// Hears what concerns the whole machine.
     pub notices: Arc<Notices>,
     /// The machine's clock.
@@ -72,7 +75,7 @@ impl Machine {
         surroundings: Surroundings,
     ) -> Result<(Self, Vec<Source>), Failure> {
         let mut boot = Boot::open(&spec.boot)?;
-        let disks = open_disks(&spec.disks)?;
+        let disks = disks::open(&spec.disks, &surroundings.clock)?;
         let ports = spec
             .console
             .as_ref()
@@ -105,6 +108,7 @@ impl Machine {
             serial_room,
             pointer_changed,
             lamps_changed,
+            disk_failed,
             notices,
             clock,
         } = surroundings;
@@ -149,8 +153,10 @@ impl Machine {
             .into_iter()
             .zip(&spec.disks)
             .enumerate()
-            .map(|(index, (disk, spec))| slots.attach_disk(index, spec.address, disk))
-            .collect::<Result<Vec<DiskThread>, _>>()
+            .map(|(index, (disk, spec))| {
+                RunningDisk::start(&mut slots, index, spec, disk, Arc::clone(&disk_failed))
+            })
+            .collect::<Result<Vec<RunningDisk>, _>>()
             .map_err(|error| Failure::of(Exit::Resource, &error))?;
         let agent = ends.agent().cloned();
         let console = spec
@@ -265,21 +271,6 @@ fn local_offset() -> i32 {
 
 fn unsupported(error: &dyn std::error::Error) -> Failure {
     Failure::of(Exit::Unsupported, error).hint("`caraway doctor` says what this host lacks")
-}
-
-fn open_disks(specs: &[DiskSpec]) -> Result<Vec<Block>, Failure> {
-    let open = |(index, spec): (usize, &DiskSpec)| {
-        let config = BlockConfig {
-            path: spec.path.clone(),
-            read_only: spec.readonly,
-            serial: spec.serial.clone(),
-            ..BlockConfig::default()
-        };
-        Block::open(&config).map_err(|error| {
-            Failure::of(Exit::Resource, &error).context(format!("disks[{index}].path"))
-        })
-    };
-    specs.iter().enumerate().map(open).collect()
 }
 
 /// Adds a graphics card, of which the first has the VGA, as the display channel of this number.

@@ -3,6 +3,7 @@
 mod board;
 mod boot;
 mod build;
+mod disks;
 mod display_thread;
 mod event_loop;
 mod firmware;
@@ -33,6 +34,7 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 pub use build::Surroundings;
+pub use disks::{DiskFailed, DiskHandle};
 pub use event_loop::{EventLoop, Keep, Source};
 pub use host_clock::HostClockJumps;
 pub use input::Input;
@@ -49,7 +51,7 @@ use crate::vcpu::Vcpus;
 pub struct Machine {
     // The order is that of dropping: the vCPUs end first, guest memory goes last.
     vcpus: Vcpus,
-    disks: Vec<virtio::DiskThread>,
+    disks: Vec<disks::RunningDisk>,
     _display_threads: Vec<display_thread::DisplayThread>,
     board: board::Board,
     displays: Vec<Arc<Qxl>>,
@@ -81,7 +83,7 @@ impl Machine {
     /// was one.
     pub fn resume(&mut self, after: AfterPause) -> Option<Pause> {
         let pause = self.time.start(&self.vm, &self.vcpus, after);
-        self.disks.iter().for_each(virtio::DiskThread::resume);
+        self.disks.iter().for_each(disks::RunningDisk::resume);
         self.vcpus.run();
         pause
     }
@@ -89,7 +91,7 @@ impl Machine {
     /// Stops the guest and its time. When this returns no vCPU runs and no request is under way.
     pub fn pause(&mut self) {
         self.vcpus.park();
-        self.disks.iter().for_each(virtio::DiskThread::pause);
+        self.disks.iter().for_each(disks::RunningDisk::pause);
         self.time.stop(&self.vm, &self.vcpus);
     }
 
@@ -177,6 +179,11 @@ impl Machine {
         if let Some(rng) = &self.rng {
             rng::export(rng, metrics);
         }
+    }
+
+    /// The disks, in the order of the config.
+    pub fn disks(&self) -> impl Iterator<Item = DiskHandle> {
+        self.disks.iter().map(disks::RunningDisk::handle)
     }
 
     /// COM1.

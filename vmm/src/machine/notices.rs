@@ -23,6 +23,8 @@ pub enum Notice {
     NoViewers,
     /// The guest set its clock.
     ClockSet,
+    /// A disk waits for the host, and the guest shall not run meanwhile.
+    DiskStopped,
     /// A vCPU can't go on.
     Stopped {
         /// Which.

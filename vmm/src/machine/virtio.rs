@@ -1,15 +1,11 @@
-//! Virtio devices: on the bus, and with a thread that serves them.
+//! Virtio devices: on the bus, and served by the event loop.
 
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
 use caraway_devices::pci::{PciAddress, RootError};
 use caraway_devices::{GuestMemory, Lifecycle, MsiProvider, RealClock};
-use caraway_virtio::block::WorkerStop;
-use caraway_virtio::{
-    Block, BlockWorker, NotifyRegistrar, VirtioDevice, VirtioPci, VirtioPciError,
-};
+use caraway_virtio::{NotifyRegistrar, VirtioDevice, VirtioPci, VirtioPciError};
 
 use super::board::Board;
 use super::event_loop::{Keep, Source};
@@ -61,7 +57,11 @@ pub struct Slots<'a> {
 }
 
 impl Slots<'_> {
-    fn attach<D: VirtioDevice + 'static>(
+    /// Puts `device` at `address`; whoever asks serves its queues.
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub fn attach<D: VirtioDevice + 'static>(
         &mut self,
         address: PciAddress,
         device: Arc<D>,
@@ -107,62 +107,5 @@ impl Slots<'_> {
             }
             Keep::Yes
         }));
-    }
-
-    /// Puts the disk `index` at `address`, served by a thread `blkN` of its own.
-    ///
-    /// # Errors
-    /// [`AttachError`].
-    pub fn attach_disk(
-        &mut self,
-        index: usize,
-        address: PciAddress,
-        disk: Block,
-    ) -> Result<DiskThread, AttachError> {
-        let disk = Arc::new(disk);
-        let pci = self.attach(address, Arc::clone(&disk))?;
-        let failed = |source| AttachError::Thread { index, source };
-        let (worker, stop) = BlockWorker::new(pci).map_err(failed)?;
-        let thread = std::thread::Builder::new()
-            .name(format!("blk{index}"))
-            .spawn(move || {
-                if let Err(error) = worker.run() {
-                    tracing::error!(index, %error, "the disk is not served any more");
-                }
-            })
-            .map_err(failed)?;
-        Ok(DiskThread {
-            disk,
-            stop,
-            thread: Some(thread),
-        })
-    }
-}
-
-/// A disk with its running thread; ends with it, once everything under way is answered.
-pub struct DiskThread {
-    disk: Arc<Block>,
-    stop: WorkerStop,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl DiskThread {
-    /// Waits until nothing is under way, and starts nothing until [`resume`](Self::resume).
-    pub fn pause(&self) {
-        self.disk.pause();
-    }
-
-    /// Goes on.
-    pub fn resume(&self) {
-        self.disk.resume();
-    }
-}
-
-impl Drop for DiskThread {
-    fn drop(&mut self) {
-        self.stop.stop();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
     }
 }

@@ -49,6 +49,7 @@ const TESTS: &[Test] = &[
     ("ipi", interrupts::test_ipi),
     ("blk", virtio::blk::test),
     ("blk-msix", virtio::blk::test_interrupts),
+    ("disk", virtio::disk::test),
     ("console", virtio::console::test),
     ("input", virtio::input::test),
     ("rng", virtio::rng::test),

@@ -2,7 +2,9 @@
 
 pub mod blk;
 pub mod console;
+pub mod disk;
 pub mod input;
+pub mod plan;
 pub mod rng;
 pub mod vsock;
 

@@ -1,23 +1,22 @@
-//! The requests of a disk on their way: from the queue to the image and back.
+//! The requests of one queue on their way: from the queue to the image and back.
 
+use std::collections::VecDeque;
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use caraway_devices::GuestMemory;
+use caraway_devices::{GuestMemory, Nanos};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
 use super::QUEUE_SIZE;
-use super::image::Image;
+use super::config::OnError;
+use super::image::Work;
 use super::plain::{self, Direction};
-use super::request::{self, Request, Status};
+use super::raw::allocation;
+use super::request::{self, Disk, Request, Status};
 use super::ring::{Operation, Ring};
+use super::shared::Shared;
 use crate::queue::{Chain, Segment, Virtqueue};
-
-/// Bytes of an answer to [`Request::Identify`] (5.2.6).
-pub(crate) const SERIAL: usize = 20;
-/// How many errors of the host are told before they are only whispered.
-const LOUD_ERRORS: u32 = 16;
 
 /// A request that is being worked on.
 struct Slot {
@@ -27,7 +26,7 @@ struct Slot {
     work: Work,
     /// Where the bytes are in this process. Does not change while the kernel has it.
     buffers: Vec<libc::iovec>,
-    /// How many bytes they have together.
+    /// How many bytes it moves or zeroes.
     len: u64,
 }
 
@@ -35,62 +34,31 @@ struct Slot {
 // slot may use them from any thread.
 unsafe impl Send for Slot {}
 
-/// What is done for a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Work {
-    Transfer { direction: Direction, offset: u64 },
-    Flush,
-    Discard { offset: u64, len: u64 },
-    Zero { offset: u64, len: u64, unmap: bool },
-}
-
-impl Work {
-    /// The mode of `fallocate` and its range, for work that is one.
-    fn allocation(self) -> Option<(i32, u64, u64)> {
-        const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-        const ZERO: i32 = libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE;
-        match self {
-            Self::Discard { offset, len } => Some((PUNCH, offset, len)),
-            Self::Zero { offset, len, unmap } => {
-                Some((if unmap { PUNCH } else { ZERO }, offset, len))
-            }
-            _ => None,
-        }
-    }
-}
-
-/// The image, the ring, and what is under way between them.
-pub(crate) struct Disk {
+/// A queue, the ring, and what is under way between them and the image.
+pub(crate) struct Lane {
     /// Dropped first: it waits for the kernel to leave the slots alone.
     ring: Option<Ring>,
     slots: Vec<Option<Slot>>,
     /// Which slots are free.
     free: Vec<usize>,
-    image: Image,
-    serial: [u8; SERIAL],
     pub(crate) queue: Option<Arc<Virtqueue>>,
-    pub(crate) paused: bool,
-    /// Whether a write is only done when it is durable, because the driver will not flush.
-    pub(crate) write_through: bool,
-    errors: u32,
+    /// What failed and is tried again when the machine goes on, oldest first.
+    parked: VecDeque<Slot>,
+    /// For how long the limits allow no request.
+    wait: Option<Nanos>,
+    shared: Arc<Shared>,
 }
 
-impl Disk {
-    pub(crate) fn new(image: Image, serial: &str, ring: Option<Ring>) -> Self {
-        let mut padded = [0; SERIAL];
-        for (target, source) in padded.iter_mut().zip(serial.bytes()) {
-            *target = source;
-        }
+impl Lane {
+    pub(crate) fn new(shared: Arc<Shared>, ring: Option<Ring>) -> Self {
         Self {
             ring,
             slots: (0..QUEUE_SIZE).map(|_| None).collect(),
             free: (0..usize::from(QUEUE_SIZE)).rev().collect(),
-            image,
-            serial: padded,
             queue: None,
-            paused: false,
-            write_through: true,
-            errors: 0,
+            parked: VecDeque::new(),
+            wait: None,
+            shared,
         }
     }
 
@@ -98,22 +66,53 @@ impl Disk {
         self.ring.as_ref()
     }
 
+    /// Whether nothing is under way. What is parked waits for the machine to go on.
     pub(crate) fn is_idle(&self) -> bool {
         self.free.len() == self.slots.len()
     }
 
-    /// Takes what the driver made available, as far as there is room.
+    /// For how long the limits allow no request; `None` if none waits for them.
+    pub(crate) fn wait(&self) -> Option<Nanos> {
+        self.wait
+    }
+
+    /// Lets go of the queue and of what is parked of it.
+    pub(crate) fn release(&mut self) {
+        self.queue = None;
+        self.parked.clear();
+        self.wait = None;
+    }
+
+    /// Takes what the driver made available, as far as there is room and the limits allow.
     pub(crate) fn take_requests(&mut self) {
+        self.wait = None;
         let Some(queue) = self.queue.clone() else {
             return;
         };
-        if self.paused || self.free.is_empty() {
+        let shared = Arc::clone(&self.shared);
+        if !shared.is_paused() {
+            for slot in std::mem::take(&mut self.parked) {
+                self.start(slot);
+            }
+        }
+        if shared.is_paused() || self.free.is_empty() || !self.parked.is_empty() {
+            self.submit();
+            queue.interrupt();
             return;
         }
         queue.serve(|chain| {
+            let wait = shared.throttled();
+            if wait > 0 || shared.is_paused() {
+                queue.unpop();
+                if wait > 0 {
+                    self.wait = Some(wait);
+                    shared.count_throttled();
+                }
+                return ControlFlow::Break(());
+            }
             self.begin(&queue, chain);
-            if self.free.is_empty() {
-                // A completion comes back here.
+            if self.free.is_empty() || !self.parked.is_empty() {
+                // A completion, or the machine's going on, comes back here.
                 ControlFlow::Break(())
             } else {
                 ControlFlow::Continue(())
@@ -132,8 +131,8 @@ impl Disk {
             let Some(mut slot) = slot else { continue };
             self.free.push(index);
             let result = self.settle(&mut slot, result);
-            self.finish(&slot, result);
-            queue = Some(slot.queue);
+            queue = Some(Arc::clone(&slot.queue));
+            self.finish(slot, result);
         }
         if let Some(queue) = queue {
             queue.interrupt();
@@ -158,44 +157,64 @@ impl Disk {
     fn begin(&mut self, queue: &Arc<Virtqueue>, chain: Chain) {
         let head = chain.head;
         let memory = queue.memory();
-        let (sectors, read_only) = (self.image.sectors, self.image.read_only);
-        let parsed = match request::parse(memory, chain, sectors, read_only) {
+        let disk = Disk {
+            sectors: self.shared.sectors(),
+            read_only: self.shared.read_only,
+        };
+        let parsed = match request::parse(memory, chain, disk) {
             Ok(parsed) => parsed,
             Err(error) => return queue.fail(&error),
         };
         let answer = |status, written| answer(queue, head, parsed.status, status, written);
-        let direction = Direction::Write {
-            durable: self.write_through,
-        };
-        let (work, data) = match parsed.request {
-            Request::Refused(status) => return answer(status, 0),
+        let durable = self.shared.is_write_through();
+        let (work, data, len) = match parsed.request {
+            Request::Refused(status) => {
+                self.shared.charge(0);
+                return answer(status, 0);
+            }
             Request::Identify { data } => {
-                let written = scatter(memory, &data, &self.serial);
+                self.shared.charge(0);
+                let written = scatter(memory, &data, &self.shared.serial);
                 return answer(Status::Ok, written);
+            }
+            Request::Flush if !self.shared.flush_counts() => {
+                self.shared.charge(0);
+                return answer(Status::Ok, 0);
             }
             Request::Read { offset, data } => {
                 let direction = Direction::Read;
-                (Work::Transfer { direction, offset }, data)
+                let len = request::total(&data);
+                (Work::Transfer { direction, offset }, data, len)
             }
-            Request::Write { offset, data } => (Work::Transfer { direction, offset }, data),
-            Request::Flush => (Work::Flush, Vec::new()),
-            Request::Discard { offset, len } => (Work::Discard { offset, len }, Vec::new()),
+            Request::Write { offset, data } => {
+                let direction = Direction::Write { durable };
+                let len = request::total(&data);
+                (Work::Transfer { direction, offset }, data, len)
+            }
+            Request::Flush => (Work::Flush, Vec::new(), 0),
+            Request::Discard { offset, len } => (Work::Discard { offset, len }, Vec::new(), 0),
             Request::WriteZeroes { offset, len, unmap } => {
-                (Work::Zero { offset, len, unmap }, Vec::new())
+                let work = Work::Zero {
+                    offset,
+                    len,
+                    unmap,
+                    durable,
+                };
+                (work, Vec::new(), len)
             }
         };
         let Some(buffers) = host_buffers(memory, &data) else {
             return queue.fail(&"a request's buffer is not in RAM");
         };
-        let slot = Slot {
+        self.shared.charge(len);
+        self.start(Slot {
             queue: Arc::clone(queue),
             head,
             status: parsed.status,
             work,
-            len: request::total(&data),
+            len,
             buffers,
-        };
-        self.start(slot);
+        });
     }
 
     fn start(&mut self, mut slot: Slot) {
@@ -205,13 +224,16 @@ impl Disk {
                 Some(refused) => slot = refused,
             }
         }
-        let result = self.perform(&mut slot);
-        self.finish(&slot, result);
+        // A request that is tried again begins with buffers of its own.
+        let mut buffers = slot.buffers.clone();
+        // SAFETY: the buffers are guest memory that the slot's queue keeps mapped.
+        let result = unsafe { self.shared.image.perform(slot.work, &mut buffers) };
+        self.finish(slot, result);
     }
 
     /// Gives `slot` to the ring, or back if there is no room for it.
     fn push(&mut self, slot: Slot) -> Option<Slot> {
-        let Some(ring) = &mut self.ring else {
+        let (Some(ring), Some(image)) = (&mut self.ring, self.shared.image.raw()) else {
             return Some(slot);
         };
         let Some(index) = self.free.pop() else {
@@ -225,12 +247,12 @@ impl Disk {
                     offset,
                     buffers: &slot.buffers,
                 },
-                self.image.file_for(offset, &slot.buffers),
+                image.file_for(offset, &slot.buffers),
             ),
             work => {
                 let allocate = |(mode, offset, len)| Operation::Allocate { mode, offset, len };
-                let operation = work.allocation().map_or(Operation::Flush, allocate);
-                (operation, &self.image.file)
+                let operation = allocation(work).map_or(Operation::Flush, allocate);
+                (operation, &image.file)
             }
         };
         // SAFETY: the slot keeps iovecs and guest memory until its completion is taken; ring, slots
@@ -244,80 +266,48 @@ impl Disk {
         }
     }
 
-    /// Does the work of `slot` at once.
-    fn perform(&self, slot: &mut Slot) -> io::Result<()> {
-        let file = &self.image.file;
-        match slot.work {
-            Work::Transfer { direction, offset } => {
-                let file = self.image.file_for(offset, &slot.buffers);
-                // SAFETY: the buffers are guest memory that the slot's queue keeps mapped.
-                unsafe { plain::transfer(file, direction, offset, &mut slot.buffers) }
-            }
-            Work::Flush => file.sync_data(),
-            work => {
-                let Some((mode, offset, len)) = work.allocation() else {
-                    return Ok(());
-                };
-                let done = plain::allocate(file, mode, offset, len);
-                self.or_write_zeroes(work, done)
-            }
-        }
-    }
-
     /// Turns what the kernel says of a request into what became of it, and does what it left.
     fn settle(&self, slot: &mut Slot, result: io::Result<usize>) -> io::Result<()> {
+        let Some(image) = self.shared.image.raw() else {
+            return result.map(drop);
+        };
         match slot.work {
             Work::Transfer { direction, offset } => {
                 let moved = match result {
                     Ok(moved) => moved,
-                    Err(error) if is_passing(&error) => 0,
+                    Err(error) if plain::is_passing(&error) => 0,
                     Err(error) => return Err(error),
                 };
                 if moved as u64 == slot.len {
                     return Ok(());
                 }
                 let offset = offset.saturating_add(moved as u64);
-                let rest = plain::advance(&mut slot.buffers, moved);
-                let file = self.image.file_for(offset, rest);
+                // A request that is tried again begins with buffers of its own.
+                let mut buffers = slot.buffers.clone();
+                let rest = plain::advance(&mut buffers, moved);
+                let file = image.file_for(offset, rest);
                 // SAFETY: the buffers are guest memory that the slot's queue keeps mapped.
                 unsafe { plain::transfer(file, direction, offset, rest) }
             }
             Work::Flush => result.map(drop),
-            work => self.or_write_zeroes(work, result.map(drop)),
+            work => image.finish_allocation(work, result.map(drop)),
         }
     }
 
-    /// Writes the zeroes one by one where the file system can't make them, and makes them durable
-    /// if every write must be.
-    fn or_write_zeroes(&self, work: Work, done: io::Result<()>) -> io::Result<()> {
-        let Work::Zero { offset, len, .. } = work else {
-            return done;
-        };
-        match done {
-            Err(error) if is_unsupported(&error) => {
-                plain::write_zeroes(self.image.file_for_range(offset, len), offset, len)?;
-            }
-            done => done?,
-        }
-        if self.write_through {
-            self.image.file.sync_data()?;
-        }
-        Ok(())
-    }
-
-    fn finish(&mut self, slot: &Slot, result: io::Result<()>) {
+    fn finish(&mut self, slot: Slot, result: io::Result<()>) {
         let status = match &result {
             Ok(()) => Status::Ok,
-            Err(error) if is_unsupported(error) => Status::Unsupported,
+            Err(error) if plain::is_unsupported(error) => Status::Unsupported,
             Err(_) => Status::IoError,
         };
-        if let (Status::IoError, Err(error)) = (status, result) {
-            self.errors = self.errors.saturating_add(1);
-            if self.errors <= LOUD_ERRORS {
-                tracing::warn!(%error, work = ?slot.work, "a disk request failed");
-            } else {
-                tracing::debug!(%error, work = ?slot.work, "a disk request failed");
-            }
+        if let (Status::IoError, Err(error)) = (status, &result)
+            && self.shared.failed(slot.work, error) == OnError::Pause
+        {
+            self.parked.push_back(slot);
+            return;
+        }
+        if status == Status::Ok {
+            self.shared.count(slot.work, slot.len);
         }
         let read = matches!(
             slot.work,
@@ -332,18 +322,6 @@ impl Disk {
         };
         answer(&slot.queue, slot.head, slot.status, status, written);
     }
-}
-
-/// Errors that go away when one asks again.
-fn is_passing(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::EAGAIN | libc::EINTR | libc::ECANCELED)
-    )
-}
-
-fn is_unsupported(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS))
 }
 
 /// Gives a chain back with its status, after `written` bytes of data.

@@ -1,14 +1,17 @@
+mod images;
+mod running;
+
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::thread;
 
-use caraway_devices::{Lifecycle, state_tests};
+use caraway_devices::{FakeClock, Lifecycle, state_tests};
 use proptest::prelude::*;
 use tempfile::{NamedTempFile, TempDir};
 
-use super::image::SECTOR;
+use super::raw::SECTOR;
 use super::*;
 use crate::testing::*;
 use crate::transport::VirtioPci;
@@ -40,10 +43,16 @@ fn image() -> NamedTempFile {
 
 fn config(path: &Path) -> BlockConfig {
     BlockConfig {
-        path: path.to_owned(),
         serial: "disk-0".to_owned(),
-        ..BlockConfig::default()
+        ..BlockConfig::new(ImageConfig {
+            path: path.to_owned(),
+            format: ImageFormat::Raw,
+        })
     }
+}
+
+fn open(config: &BlockConfig) -> Result<Block, BlockError> {
+    Block::open(config, FakeClock::new(0))
 }
 
 /// A disk that the guest has set up, and its image.
@@ -57,7 +66,7 @@ impl Rig {
         let image = image();
         let mut config = config(image.path());
         change(&mut config);
-        let machine = Machine::ready(Block::open(&config).unwrap());
+        let machine = Machine::ready(open(&config).unwrap());
         Self { machine, image }
     }
 
@@ -120,7 +129,7 @@ fn shared_image() -> &'static Path {
 fn on_shared_image() -> VirtioPci<Block> {
     let mut config = config(shared_image());
     config.read_only = true;
-    Arc::into_inner(Machine::new(Block::open(&config).unwrap()).pci).unwrap()
+    Arc::into_inner(Machine::new(open(&config).unwrap()).pci).unwrap()
 }
 
 state_tests!(state, on_shared_image(), |pci: &mut VirtioPci<Block>| {
@@ -155,7 +164,7 @@ fn writes_reach_the_disk() {
 #[test]
 fn writes_reach_the_disk_without_the_flush_feature() {
     let image = image();
-    let mut machine = Machine::new(Block::open(&config(image.path())).unwrap());
+    let mut machine = Machine::new(open(&config(image.path())).unwrap());
     machine.probe(!feature::FLUSH);
     let mut rig = Rig { machine, image };
     rig.machine.put(DATA, &[0xaa; 512]);
@@ -342,8 +351,8 @@ fn direct_disks_take_buffers_of_any_alignment() {
     // Not every file system has O_DIRECT; then there is nothing to see.
     let image = image();
     let mut config = config(image.path());
-    config.direct = true;
-    let Ok(block) = Block::open(&config) else {
+    config.cache = CacheMode::None;
+    let Ok(block) = open(&config) else {
         return;
     };
     let machine = Machine::ready(block);
@@ -389,7 +398,7 @@ fn more_requests_than_slots_are_all_answered() {
         rig.machine.notify(0);
         let mut answered = 0;
         while answered < usize::from(size) {
-            rig.machine.device().process_completions();
+            rig.machine.device().process_completions(0);
             rig.machine.pci.process_queue(0);
             answered += rig.machine.used(0).len();
         }
@@ -458,7 +467,7 @@ fn a_queue_reset_waits_for_what_is_under_way() {
 #[test]
 fn a_worker_serves_until_it_is_stopped() {
     let mut rig = Rig::new(|_| {});
-    let (worker, stop) = BlockWorker::new(Arc::clone(&rig.machine.pci)).unwrap();
+    let (worker, stop) = BlockWorker::new(Arc::clone(&rig.machine.pci), 0).unwrap();
     let thread = thread::spawn(move || worker.run());
     rig.header(IN, 9);
     rig.machine.submit(
@@ -484,9 +493,9 @@ fn a_worker_serves_until_it_is_stopped() {
 #[test]
 fn a_writer_shuts_everyone_else_out_and_is_named() {
     let image = image();
-    let _first = Block::open(&config(image.path())).unwrap();
+    let _first = open(&config(image.path())).unwrap();
 
-    let second = Block::open(&config(image.path()));
+    let second = open(&config(image.path()));
 
     let Err(BlockError::InUse { holder, .. }) = second else {
         panic!("the image was opened twice");
@@ -499,10 +508,10 @@ fn readers_share_an_image_and_shut_writers_out() {
     let image = image();
     let mut reader = config(image.path());
     reader.read_only = true;
-    let _first = Block::open(&reader).unwrap();
-    let _second = Block::open(&reader).unwrap();
+    let _first = open(&reader).unwrap();
+    let _second = open(&reader).unwrap();
 
-    let writer = Block::open(&config(image.path()));
+    let writer = open(&config(image.path()));
 
     assert!(matches!(writer, Err(BlockError::InUse { .. })));
 }
@@ -510,14 +519,14 @@ fn readers_share_an_image_and_shut_writers_out() {
 #[test]
 fn an_image_is_free_again_when_its_disk_is_gone() {
     let image = image();
-    drop(Block::open(&config(image.path())).unwrap());
+    drop(open(&config(image.path())).unwrap());
 
-    assert!(Block::open(&config(image.path())).is_ok());
+    assert!(open(&config(image.path())).is_ok());
 }
 
 #[test]
 fn a_missing_image_is_named() {
-    let error = Block::open(&config(Path::new("/nonexistent.img"))).err();
+    let error = open(&config(Path::new("/nonexistent.img"))).err();
 
     assert!(error.unwrap().to_string().contains("/nonexistent.img"));
 }
@@ -526,7 +535,7 @@ fn a_missing_image_is_named() {
 fn a_directory_is_no_disk() {
     let folder = TempDir::new().unwrap();
 
-    let error = Block::open(&config(folder.path())).err().unwrap();
+    let error = open(&config(folder.path())).err().unwrap();
 
     assert!(matches!(
         error,
@@ -542,7 +551,7 @@ fn an_image_without_a_whole_sector_is_no_disk() {
     let mut image = NamedTempFile::new().unwrap();
     image.write_all(&[0; 511]).unwrap();
 
-    let error = Block::open(&config(image.path())).err().unwrap();
+    let error = open(&config(image.path())).err().unwrap();
 
     assert!(matches!(error, BlockError::TooSmall { size: 511, .. }));
 }
@@ -552,7 +561,7 @@ fn part_of_a_sector_at_the_end_is_not_seen() {
     let mut image = image();
     image.write_all(&[0; 100]).unwrap();
 
-    let block = Block::open(&config(image.path())).unwrap();
+    let block = open(&config(image.path())).unwrap();
 
     assert_eq!(block.size(), SECTORS * 512);
 }
@@ -563,7 +572,7 @@ fn a_disk_of_another_size_is_not_restored_to() {
     let saved = Lifecycle::save(&*rig.machine.pci).unwrap();
     let mut other = image();
     other.write_all(&[0; 512]).unwrap();
-    let other = Machine::new(Block::open(&config(other.path())).unwrap());
+    let other = Machine::new(open(&config(other.path())).unwrap());
 
     assert!(Lifecycle::restore(&*other.pci, &saved).is_err());
 }
