@@ -1,6 +1,7 @@
 //! SPICE clients that others wrote, run without a person.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
@@ -113,19 +114,58 @@ pub fn glib_channels(server: SocketAddr, wanted: &str, options: &[&str]) -> Valu
 /// # Panics
 /// If it does not connect.
 pub fn glib_watch(server: SocketAddr, channel: u8) -> (Value, Picture) {
-    let folder = TempDir::new().unwrap();
-    let file = folder.path().join("screen.ppm");
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/glib_watch.py");
-    let mut command = Command::new("/usr/bin/python3");
-    command
-        .arg(script)
-        .args([&server.ip().to_string(), &server.port().to_string()])
-        .arg(&file)
-        .arg(channel.to_string());
-    let output = run(&mut command, PATIENCE);
-    assert!(output.status.success(), "glib_watch.py: {output:?}");
-    let seen = serde_json::from_slice(&output.stdout).unwrap();
-    (seen, Picture::from_ppm(&file))
+    GlibWatch::start(server, channel).finish()
+}
+
+/// spice-gtk's library, watching a display; see `glib_watch.py`.
+#[derive(Debug)]
+pub struct GlibWatch {
+    process: Process,
+    folder: TempDir,
+}
+
+impl GlibWatch {
+    /// Connects and watches the display of this channel.
+    pub fn start(server: SocketAddr, channel: u8) -> Self {
+        let folder = TempDir::new().unwrap();
+        let file = |name: &str| File::create(folder.path().join(name)).unwrap();
+        let mut command = Command::new("/usr/bin/python3");
+        command
+            .arg(concat!(
+                env!("CARGO_MANIFEST_DIR"),
+                "/clients/glib_watch.py"
+            ))
+            .args([&server.ip().to_string(), &server.port().to_string()])
+            .arg(folder.path().join("screen.ppm"))
+            .arg(channel.to_string())
+            .envs([("SPICE_DEBUG", "1"), ("G_MESSAGES_DEBUG", "all")])
+            .stdin(Stdio::piped())
+            .stdout(file("out"))
+            .stderr(file("err"));
+        let process = Process::start(&mut command);
+        Self { process, folder }
+    }
+
+    /// All that the library said so far of what it does.
+    pub fn log(&self) -> String {
+        // With its reasons, GLib's own words come on standard output.
+        let read = |name: &str| std::fs::read(self.folder.path().join(name)).unwrap();
+        String::from_utf8_lossy(&[read("out"), read("err")].concat()).into_owned()
+    }
+
+    /// Waits until the display is still: what the library made of it, and what it shows.
+    ///
+    /// # Panics
+    /// If it did not connect.
+    pub fn finish(&mut self) -> (Value, Picture) {
+        drop(self.process.child().stdin.take());
+        let status = self.process.wait(PATIENCE);
+        let log = self.log();
+        assert!(status.is_some_and(|status| status.success()), "{log}");
+        let report = log.lines().find(|line| line.starts_with('{')).unwrap();
+        let picture = Picture::from_ppm(&self.folder.path().join("screen.ppm"));
+        (serde_json::from_str(report).unwrap(), picture)
+    }
 }
 
 /// Opens main, display and inputs channel by TLS through spice-gtk's library, which wants the

@@ -12,6 +12,7 @@ pub mod agent;
 pub mod api;
 pub mod browser;
 pub mod certificates;
+pub mod cinema;
 pub mod client;
 pub mod flood;
 pub mod glib_agent;

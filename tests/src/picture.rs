@@ -36,6 +36,19 @@ pub struct Picture {
 }
 
 impl Picture {
+    /// Of these pixels, row by row.
+    ///
+    /// # Panics
+    /// If they are more or fewer.
+    pub fn new(width: usize, height: usize, pixels: Vec<[u8; 3]>) -> Self {
+        assert_eq!(pixels.len(), width * height);
+        Self {
+            width,
+            height,
+            pixels,
+        }
+    }
+
     /// Out of a PNG file's bytes.
     ///
     /// # Panics

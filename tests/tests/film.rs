@@ -1,0 +1,33 @@
+//! Films, as clients that others wrote see them.
+
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+
+use caraway_tests::cinema::Cinema;
+use caraway_tests::client::{GlibWatch, Ryll};
+use caraway_tests::wait::wait_for;
+
+#[test]
+fn spice_gtk_and_ryll_see_a_film_as_one_stream_and_its_end_exactly() {
+    let cinema = Cinema::open();
+    let mut ryll = Ryll::connect(cinema.address());
+    let mut gtk = GlibWatch::start(cinema.address(), 0);
+    let count = |gtk: &GlibWatch, what: &str| gtk.log().matches(what).count();
+    wait_for("pictures of a stream", || {
+        (count(&gtk, "video margin") > 10).then_some(())
+    });
+    thread::sleep(Duration::from_secs(2));
+    cinema.stop();
+
+    let (_, picture) = gtk.finish();
+
+    assert_eq!(count(&gtk, "display_handle_stream_create"), 1);
+    cinema.picture().assert_same(&picture, "spice-gtk");
+    wait_for("the end of the film in ryll", || {
+        let difference = cinema.picture().difference(&ryll.screenshot());
+        difference.is_none().then_some(())
+    });
+    assert_eq!(ryll.gaps(), Vec::<PathBuf>::new(), "{}", ryll.log());
+    assert!(ryll.log().contains("stream_create"), "{}", ryll.log());
+}
