@@ -108,9 +108,18 @@ impl Wire {
 /// A level-triggered line that several sources share: high while any of them drives it.
 pub struct SharedLine {
     line: Arc<dyn InterruptLine>,
-    driven: Mutex<u64>,
-    next: AtomicU64,
+    sources: Mutex<Sources>,
 }
+
+/// A bit for each source.
+#[derive(Default)]
+struct Sources {
+    taken: u64,
+    driven: u64,
+}
+
+/// The bit of every source for which there is no other.
+const LAST: u64 = 1 << 63;
 
 impl SharedLine {
     /// Shares `line` among up to 64 sources.
@@ -118,18 +127,22 @@ impl SharedLine {
     pub fn new(line: Arc<dyn InterruptLine>) -> Arc<Self> {
         Arc::new(Self {
             line,
-            driven: Mutex::new(0),
-            next: AtomicU64::new(0),
+            sources: Mutex::default(),
         })
     }
 
-    /// A new source's end of the line. More than 64 share the last one's bit.
+    /// A new source's end of the line, which it leaves when it is dropped. More than 64 at a time
+    /// share the last one's bit.
     #[must_use]
     pub fn input(self: &Arc<Self>) -> Arc<dyn InterruptLine> {
-        let bit = self.next.fetch_add(1, Ordering::Relaxed).min(63);
+        let mut sources = self.sources.lock();
+        let mask = 1_u64
+            .checked_shl(sources.taken.trailing_ones())
+            .unwrap_or(LAST);
+        sources.taken |= mask;
         Arc::new(SharedInput {
             shared: Arc::clone(self),
-            mask: 1 << bit,
+            mask,
         })
     }
 }
@@ -141,15 +154,24 @@ struct SharedInput {
 
 impl InterruptLine for SharedInput {
     fn set(&self, level: bool) {
-        let mut driven = self.shared.driven.lock();
-        let before = *driven;
-        *driven = if level {
+        let mut sources = self.shared.sources.lock();
+        let before = sources.driven;
+        sources.driven = if level {
             before | self.mask
         } else {
             before & !self.mask
         };
-        if (before == 0) != (*driven == 0) {
-            self.shared.line.set(*driven != 0);
+        if (before == 0) != (sources.driven == 0) {
+            self.shared.line.set(sources.driven != 0);
+        }
+    }
+}
+
+impl Drop for SharedInput {
+    fn drop(&mut self) {
+        self.set(false);
+        if self.mask != LAST {
+            self.shared.sources.lock().taken &= !self.mask;
         }
     }
 }

@@ -15,9 +15,11 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use crate::access::{
     AddedTicket, NewTicket, Revocation, Revoked, SessionInfo, SessionList, Termination, TicketList,
 };
+use crate::config::Problem;
+use crate::config::disk::Disk;
 use crate::config::policy::OnResume;
 use crate::console::Verdict;
-use crate::disk::{DiskInfo, DiskLimit, DiskList, DiskResize};
+use crate::disk::{DiskInfo, DiskLimit, DiskList, DiskName, DiskResize};
 
 /// Takes the answer to a command. Dropped without one, the asker is told that the machine ended.
 pub type Reply<T> = oneshot::Sender<Result<T, ApiError>>;
@@ -108,6 +110,21 @@ pub enum Command {
         resize: DiskResize,
         /// Takes what it is now, when the host has done it.
         reply: Reply<DiskInfo>,
+    },
+    /// Put a disk into a slot; `wrong-state` without slots, `conflict` if all are taken, `resource` if
+    /// its image can't be used.
+    AddDisk {
+        /// As the config would have it.
+        disk: Box<Disk>,
+        /// Takes what it is, when it is in its slot; the guest's answer is an event.
+        reply: Reply<DiskInfo>,
+    },
+    /// Ask the guest to let a disk go that is in a slot.
+    RemoveDisk {
+        /// Which.
+        disk: DiskName,
+        /// Answered when the guest was asked; its answer is an event.
+        reply: Reply<()>,
     },
     /// Change a disk's limits; `not-found` without such a disk.
     LimitDisk {
@@ -306,6 +323,8 @@ pub enum ErrorCode {
     Timeout,
     /// The request's body is too long.
     TooLarge,
+    /// The host lacks what was asked for, or refuses it.
+    Resource,
     /// A fault of our own.
     Internal,
     /// The machine has ended.
@@ -334,7 +353,8 @@ impl ErrorCode {
             | Self::WrongState
             | Self::NoTls
             | Self::BadCertificate
-            | Self::Conflict => 409,
+            | Self::Conflict
+            | Self::Resource => 409,
             Self::TooLarge => 413,
             Self::Internal => 500,
             Self::Gone => 503,
@@ -360,6 +380,17 @@ pub struct ApiError {
     /// Why, outermost first.
     #[serde(default)]
     pub causes: Vec<String>,
+}
+
+impl From<Box<Problem>> for ApiError {
+    fn from(problem: Box<Problem>) -> Self {
+        let error = Self::new(ErrorCode::BadRequest, problem.message);
+        Self {
+            path: Some(problem.path.to_string()),
+            hint: problem.hint,
+            ..error
+        }
+    }
 }
 
 impl ApiError {

@@ -137,6 +137,32 @@ pub enum Event {
         /// Pixels down; 0 if it shows nothing.
         height: u32,
     },
+    /// There is a device in a slot that was free, and the guest was told.
+    #[serde(rename = "device.added")]
+    DeviceAdded {
+        /// The device's id.
+        id: String,
+        /// The PCI address of the slot's root port.
+        slot: String,
+    },
+    /// The guest took a device that was added.
+    #[serde(rename = "device.accepted")]
+    DeviceAccepted {
+        /// The device's id.
+        id: String,
+    },
+    /// The guest could not use a device that was added.
+    #[serde(rename = "device.refused")]
+    DeviceRefused {
+        /// The device's id.
+        id: String,
+    },
+    /// The guest let a device go, and nothing of it is left: its files are free.
+    #[serde(rename = "device.removed")]
+    DeviceRemoved {
+        /// The device's id.
+        id: String,
+    },
     /// The host could not do what the guest asked of a disk.
     #[serde(rename = "disk.error")]
     DiskError {

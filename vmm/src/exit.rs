@@ -224,7 +224,7 @@ impl From<ApiError> for Failure {
             ErrorCode::BadCertificate => Exit::Config,
             ErrorCode::Timeout => Exit::Timeout,
             ErrorCode::Internal => Exit::Internal,
-            ErrorCode::Gone => Exit::Resource,
+            ErrorCode::Gone | ErrorCode::Resource => Exit::Resource,
         };
         let message = match &error.path {
             Some(path) => format!("{path}: {}", error.message),

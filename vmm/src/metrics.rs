@@ -109,6 +109,14 @@ impl Metrics {
         });
     }
 
+    /// Shows the numbers with this label and no other any more.
+    pub fn forget(&self, label: (&str, &str)) {
+        let gone = shown(&[label]);
+        for family in self.families.lock().values_mut() {
+            family.series.remove(&gone);
+        }
+    }
+
     /// All of them in the Prometheus text format, version 0.0.4.
     #[must_use]
     pub fn render(&self) -> String {

@@ -785,3 +785,21 @@ fn a_generation_id_is_a_word_or_a_uuid() {
     assert_eq!(problem.path.to_string(), "vmgenid");
     assert!(problem.message.contains("\"auto\""), "{}", problem.message);
 }
+
+#[test]
+fn slots_for_later_are_functions_of_one_device() {
+    let spec = World::new().machine(json!({ "hotplug": { "slots": 3 } }));
+
+    let hotplug = spec.hotplug.clone().unwrap();
+    let ports: Vec<String> = hotplug.ports().map(|port| port.to_string()).collect();
+    assert_eq!(ports, ["00:1e.0", "00:1e.1", "00:1e.2"]);
+    assert_eq!(addresses(&spec), [pair("00:1e.0", "slots")]);
+    assert_eq!(spec.to_config().hotplug.unwrap().slots, Some(3));
+}
+
+#[test]
+fn more_slots_than_a_device_has_functions_are_refused() {
+    let problem = World::new().problem(json!({ "hotplug": { "slots": 9 } }));
+
+    assert_eq!(problem.path.to_string(), "hotplug.slots");
+}

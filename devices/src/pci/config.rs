@@ -1,5 +1,7 @@
 //! The configuration space of one function (PCI Local Bus 3.0 chapter 6, PCIe 7.5).
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::state::StateError;
@@ -19,11 +21,19 @@ const ROM_ENABLE: u32 = 1 << 0;
 const COMMAND: usize = 0x04;
 const STATUS: usize = 0x06;
 const CACHE_LINE: usize = 0x0c;
+const HEADER_TYPE: usize = 0x0e;
 const BAR0: usize = 0x10;
 const ROM_BAR: usize = 0x30;
 const CAPABILITIES: usize = 0x34;
 const INTERRUPT_LINE: usize = 0x3c;
 const INTERRUPT_PIN: usize = 0x3d;
+
+// Of a bridge (PCI-to-PCI Bridge 1.2, 3.2).
+const BUS_NUMBERS: usize = 0x18;
+const MEMORY_WINDOW: usize = 0x20;
+const PREFETCHABLE_WINDOW: usize = 0x24;
+const PREFETCHABLE_UPPER: usize = 0x28;
+const BRIDGE_CONTROL: usize = 0x3e;
 
 /// Command register: the function answers I/O accesses.
 const COMMAND_IO: u16 = 1 << 0;
@@ -114,6 +124,8 @@ pub struct ConfigSpace {
     bytes: Box<[u8; SPACE]>,
     writable: Box<[u8; SPACE]>,
     initial: Box<[u8; SPACE]>,
+    /// The bits of bytes that the guest clears by writing ones.
+    cleared: BTreeMap<usize, u8>,
     bars: Vec<(u8, BarKind, u64)>,
     next_capability: usize,
     last_capability: Option<usize>,
@@ -143,6 +155,7 @@ impl ConfigSpace {
             bytes: zeros(),
             writable: zeros(),
             initial: zeros(),
+            cleared: BTreeMap::new(),
             bars: Vec::new(),
             next_capability: FIRST_CAPABILITY,
             last_capability: None,
@@ -159,10 +172,31 @@ impl ConfigSpace {
         space
     }
 
+    /// A type 1 header with these ids but those of the subsystem, and no capability: a bridge that
+    /// passes memory on, at 64-bit addresses where it is prefetchable, and no I/O ports.
+    #[must_use]
+    pub fn bridge(ids: Ids) -> Self {
+        let mut space = Self::new(Ids {
+            subsystem_vendor: 0,
+            subsystem: 0,
+            ..ids
+        });
+        space.set(HEADER_TYPE, &[0x01]);
+        space.allow(BUS_NUMBERS, &[0xff; 3]);
+        let window = 0xfff0_fff0_u32.to_le_bytes();
+        space.allow(MEMORY_WINDOW, &window);
+        space.allow(PREFETCHABLE_WINDOW, &window);
+        space.set(PREFETCHABLE_WINDOW, &0x0001_0001_u32.to_le_bytes());
+        space.allow(PREFETCHABLE_UPPER, &[0xff; 8]);
+        space.allow(BRIDGE_CONTROL, &[0x03]);
+        space
+    }
+
     /// Marks the function as one of several of its device (header type bit 7).
     #[must_use]
     pub fn multifunction(mut self) -> Self {
-        self.set(0x0e, &[0x80]);
+        let kind = self.bytes[HEADER_TYPE];
+        self.set(HEADER_TYPE, &[kind | 0x80]);
         self
     }
 
@@ -239,9 +273,7 @@ impl ConfigSpace {
     /// Sets bytes from the device's side, past what the guest may write; what a reset goes back to.
     pub fn set(&mut self, offset: usize, bytes: &[u8]) {
         self.put(offset, bytes);
-        if let Some(target) = self.initial.get_mut(offset..offset + bytes.len()) {
-            target.copy_from_slice(bytes);
-        }
+        self.put_at_reset(offset, bytes);
     }
 
     /// Changes bytes from the device's side; a reset undoes it.
@@ -249,6 +281,19 @@ impl ConfigSpace {
         if let Some(target) = self.bytes.get_mut(offset..offset + bytes.len()) {
             target.copy_from_slice(bytes);
         }
+    }
+
+    /// Changes what a reset goes back to, and nothing before it.
+    pub fn put_at_reset(&mut self, offset: usize, bytes: &[u8]) {
+        if let Some(target) = self.initial.get_mut(offset..offset + bytes.len()) {
+            target.copy_from_slice(bytes);
+        }
+    }
+
+    /// Lets the guest clear the bits of `mask` at `offset` by writing ones.
+    pub fn clear_on_write(&mut self, offset: usize, mask: &[u8]) {
+        let bits = (offset..SPACE).zip(mask.iter().copied());
+        self.cleared.extend(bits.filter(|(_, mask)| *mask != 0));
     }
 
     /// Lets the guest write the bits of `mask` at `offset`.
@@ -272,7 +317,16 @@ impl ConfigSpace {
         for (at, &byte) in (usize::from(offset)..SPACE).zip(data) {
             let mask = self.writable[at];
             self.bytes[at] = (self.bytes[at] & !mask) | (byte & mask);
+            if let Some(mask) = self.cleared.get(&at) {
+                self.bytes[at] &= !(byte & mask);
+            }
         }
+    }
+
+    /// The bits of byte `at` that the guest can change.
+    fn changeable(&self, at: usize) -> u8 {
+        let writable = self.writable.get(at).copied().unwrap_or_default();
+        writable | self.cleared.get(&at).copied().unwrap_or_default()
     }
 
     /// The BARs, with where they decode now.
@@ -316,6 +370,12 @@ impl ConfigSpace {
         self.command() & COMMAND_MASTER != 0
     }
 
+    /// Whether the guest lets the function answer memory accesses.
+    #[must_use]
+    pub fn is_memory_enabled(&self) -> bool {
+        self.command() & COMMAND_MEMORY != 0
+    }
+
     /// Whether the guest silenced INTx.
     #[must_use]
     pub fn is_intx_disabled(&self) -> bool {
@@ -352,10 +412,10 @@ impl ConfigSpace {
     /// What a snapshot keeps.
     #[must_use]
     pub fn save(&self) -> ConfigState {
-        let bytes = self.bytes.iter().zip(self.writable.iter()).enumerate();
+        let bytes = self.bytes.iter().enumerate();
         let writable = bytes
-            .filter(|(_, (_, mask))| **mask != 0)
-            .map(|(at, (byte, _))| (at as u16, *byte));
+            .filter(|(at, _)| self.changeable(*at) != 0)
+            .map(|(at, byte)| (at as u16, *byte));
         ConfigState {
             writable: writable.collect(),
         }
@@ -375,7 +435,9 @@ impl ConfigSpace {
         }
         self.reset();
         for &(offset, byte) in &state.writable {
-            self.write(offset, &[byte]);
+            let at = usize::from(offset);
+            let mask = self.changeable(at);
+            self.bytes[at] = (self.bytes[at] & !mask) | (byte & mask);
         }
         Ok(())
     }

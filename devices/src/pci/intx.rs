@@ -172,7 +172,8 @@ mod tests {
     fn a_pin_drives_its_ioapic_line() {
         let (lines, router) = router();
 
-        router.line(PciAddress::new(0, 2, 0).unwrap(), 1).set(true);
+        let pin = router.line(PciAddress::new(0, 2, 0).unwrap(), 1);
+        pin.set(true);
 
         assert_eq!(high(&lines), [22]);
     }

@@ -14,6 +14,7 @@ mod mapper;
 mod msix;
 mod ports;
 mod root;
+mod root_port;
 #[cfg(test)]
 mod tests;
 
@@ -26,6 +27,7 @@ pub use mapper::FakeMapper;
 pub use msix::{Msix, MsixError, MsixState, Vector};
 pub use ports::ConfigPorts;
 pub use root::{PciRoot, RootError};
+pub use root_port::{RootPort, SlotAnswer, SlotTaken};
 
 /// Host memory that a BAR shows to the guest without any exit.
 #[derive(Clone)]
@@ -54,6 +56,11 @@ pub trait PciFunction: Send + Sync {
     /// lock free: where a capability reacts (MSI-X enable, command register).
     fn config_written(&self, offset: u16, len: usize) {
         let _ = (offset, len);
+    }
+
+    /// Called after a reset or a restore changed the configuration space, with its lock free.
+    fn config_restored(&self) {
+        self.config_written(0, 0x1000);
     }
 
     /// Fills `data` from `offset` in BAR `bar` (0..=5, 6 for the expansion ROM).

@@ -7,7 +7,10 @@ use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 
 use super::host_bridge::{EcamPlacement, EcamWindow};
-use super::{Bar, BarKind, ConfigState, MappingId, MemoryMapper, PciAddress, PciFunction};
+use super::{
+    Bar, BarKind, ConfigState, MappingId, MemoryMapper, PciAddress, PciFunction, RootPort,
+    SlotTaken,
+};
 use crate::bus::{Bus, BusDevice, BusError};
 use crate::state::{Lifecycle, Payload, StateError};
 
@@ -15,8 +18,8 @@ const KIND: &str = "pci-root";
 const VERSION: u32 = 1;
 
 /// What can be said of offset and length so that a write may move a BAR: command register, BARs
-/// and expansion ROM.
-const BAR_REGISTERS: [std::ops::Range<u16>; 3] = [0x04..0x06, 0x10..0x28, 0x30..0x34];
+/// and expansion ROM, and of a bridge its windows.
+const BAR_REGISTERS: [std::ops::Range<u16>; 2] = [0x04..0x06, 0x10..0x34];
 
 /// Why a function could not be added.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,16 +30,31 @@ pub enum RootError {
         /// The address asked for.
         address: PciAddress,
     },
-    /// Only bus 0 exists.
-    #[error("the PCI address {address} is not on bus 0, the only one there is")]
+    /// Functions have places of their own on bus 0 only; others are in slots.
+    #[error("the PCI address {address} is not on bus 0")]
     Bus {
         /// The address asked for.
         address: PciAddress,
     },
+    /// There is no slot behind this address.
+    #[error("there is no root port at {address}")]
+    NoPort {
+        /// The address asked for.
+        address: PciAddress,
+    },
+    /// There is a device in the slot behind this address.
+    #[error("the slot of the root port at {address} can't take the device")]
+    Slot {
+        /// The port's address.
+        address: PciAddress,
+        /// Why.
+        #[source]
+        source: SlotTaken,
+    },
 }
 
-/// Bus 0 of the machine: its functions, their configuration spaces, and their BARs on the guest's
-/// address spaces.
+/// Bus 0 of the machine, and the buses behind its root ports: their functions, the configuration
+/// spaces, and the BARs on the guest's address spaces.
 ///
 /// BARs go where the guest puts them. One that is in the way of something else is left out, with a
 /// warning, until any BAR moves again; so is one at address 0 or at the top of its address space,
@@ -44,6 +62,8 @@ pub enum RootError {
 pub struct PciRoot {
     me: Weak<PciRoot>,
     functions: RwLock<BTreeMap<PciAddress, Arc<dyn PciFunction>>>,
+    /// Those of the functions that are root ports.
+    ports: RwLock<BTreeMap<PciAddress, Arc<RootPort>>>,
     mmio: Arc<Bus>,
     pio: Arc<Bus>,
     mapper: Arc<dyn MemoryMapper>,
@@ -52,7 +72,33 @@ pub struct PciRoot {
 }
 
 /// Function and BAR number.
-type BarKey = (PciAddress, u8);
+type BarKey = (Place, u8);
+
+/// Where a function is, whatever numbers the guest gives buses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    /// On bus 0.
+    Root(PciAddress),
+    /// In the slot of the root port there.
+    Slot(PciAddress),
+}
+
+/// A function, and where it is.
+struct Located {
+    place: Place,
+    function: Arc<dyn PciFunction>,
+    /// What it is behind.
+    port: Option<Arc<RootPort>>,
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Root(address) => address.fmt(f),
+            Self::Slot(port) => write!(f, "the slot of {port}"),
+        }
+    }
+}
 
 /// Where a BAR is, or where it could not go.
 struct Placed {
@@ -79,6 +125,7 @@ impl PciRoot {
         Arc::new_cyclic(|me| Self {
             me: Weak::clone(me),
             functions: RwLock::default(),
+            ports: RwLock::default(),
             mmio,
             pio,
             mapper,
@@ -107,10 +154,85 @@ impl PciRoot {
         Ok(())
     }
 
-    /// The function at `address`.
+    /// Puts the root port `port` at `address`.
+    ///
+    /// # Errors
+    /// As [`add`](Self::add).
+    pub fn add_port(&self, address: PciAddress, port: Arc<RootPort>) -> Result<(), RootError> {
+        self.add(address, port.clone())?;
+        self.ports.write().insert(address, port);
+        Ok(())
+    }
+
+    /// The root port at `address`.
+    #[must_use]
+    pub fn port(&self, address: PciAddress) -> Option<Arc<RootPort>> {
+        self.ports.read().get(&address).cloned()
+    }
+
+    /// Puts `function` into the slot of the root port at `address`, and tells the guest.
+    ///
+    /// # Errors
+    /// [`RootError`] if there is no such port or its slot is taken.
+    pub fn plug(
+        &self,
+        address: PciAddress,
+        function: Arc<dyn PciFunction>,
+    ) -> Result<(), RootError> {
+        let port = self.port(address).ok_or(RootError::NoPort { address })?;
+        port.plug(function)
+            .map_err(|source| RootError::Slot { address, source })
+    }
+
+    /// Takes what is in the slot of the root port at `address` away, with its BARs, and tells the
+    /// guest.
+    pub fn unplug(&self, address: PciAddress) -> Option<Arc<dyn PciFunction>> {
+        let function = self.port(address)?.unplug()?;
+        let mut placed = self.bars.lock();
+        let gone: Vec<BarKey> = placed
+            .keys()
+            .filter(|(place, _)| *place == Place::Slot(address))
+            .copied()
+            .collect();
+        for key in gone {
+            if let Some(old) = placed.remove(&key) {
+                self.take_away(old);
+                function.bar_moved(key.1, None);
+            }
+        }
+        Some(function)
+    }
+
+    /// The function that the guest finds at `address`.
     #[must_use]
     pub fn function(&self, address: PciAddress) -> Option<Arc<dyn PciFunction>> {
-        self.functions.read().get(&address).cloned()
+        if address.bus() == 0 {
+            return self.functions.read().get(&address).cloned();
+        }
+        if (address.device(), address.function()) != (0, 0) {
+            return None;
+        }
+        let ports = self.ports.read();
+        ports.values().find_map(|port| port.on_bus(address.bus()))
+    }
+
+    /// Every function, with the port that it is behind.
+    fn places(&self) -> Vec<Located> {
+        let functions = self.functions.read();
+        let on_root = functions.iter().map(|(&address, function)| Located {
+            place: Place::Root(address),
+            function: Arc::clone(function),
+            port: None,
+        });
+        let ports = self.ports.read();
+        let in_slots = ports.iter().filter_map(|(&address, port)| {
+            Some(Located {
+                place: Place::Slot(address),
+                function: port.device()?,
+                port: Some(Arc::clone(port)),
+            })
+        });
+        on_root.chain(in_slots).collect()
     }
 
     /// The addresses that have a function, in order.
@@ -151,19 +273,20 @@ impl PciRoot {
     ///
     /// One lock guards all of it, so that vCPUs that move BARs at the same time can't interleave.
     fn place_bars(&self) {
-        let functions: Vec<_> = self
-            .functions
-            .read()
-            .iter()
-            .map(|(&address, function)| (address, Arc::clone(function)))
-            .collect();
         let mut placed = self.bars.lock();
+        let places = self.places();
         let mut wanted = Vec::new();
-        for (address, function) in &functions {
+        for Located {
+            place,
+            function,
+            port,
+        } in &places
+        {
             let bars = function.config().lock().bars();
             for bar in bars {
-                let key = (*address, bar.index);
+                let key = (*place, bar.index);
                 let base = decoded_base(&bar);
+                let base = base.filter(|_| port.as_ref().is_none_or(|port| port.passes_on(&bar)));
                 let current = placed.get(&key);
                 let stays = current.map(|p| p.base) == base
                     && !matches!(
@@ -263,9 +386,8 @@ impl PciRoot {
     /// Tells every function that all of its configuration space may have changed.
     fn announce(&self) {
         self.place_bars();
-        let functions: Vec<_> = self.functions.read().values().cloned().collect();
-        for function in functions {
-            function.config_written(0, 0x1000);
+        for located in self.places() {
+            located.function.config_restored();
         }
     }
 }
@@ -353,7 +475,25 @@ impl BusDevice for Ecam {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RootState {
+    /// Of bus 0.
     functions: BTreeMap<PciAddress, ConfigState>,
+    /// In the slots of the root ports there.
+    slots: BTreeMap<PciAddress, ConfigState>,
+}
+
+impl RootState {
+    fn of(&self, place: Place) -> Option<&ConfigState> {
+        match place {
+            Place::Root(address) => self.functions.get(&address),
+            Place::Slot(port) => self.slots.get(&port),
+        }
+    }
+
+    fn places(&self) -> Vec<Place> {
+        let on_root = self.functions.keys().copied().map(Place::Root);
+        let in_slots = self.slots.keys().copied().map(Place::Slot);
+        on_root.chain(in_slots).collect()
+    }
 }
 
 /// The state is the configuration space of every function. What is behind the functions is theirs
@@ -364,20 +504,24 @@ impl Lifecycle for PciRoot {
     }
 
     fn reset(&self) {
-        for function in self.functions.read().values() {
-            function.config().lock().reset();
+        for located in self.places() {
+            located.function.config().lock().reset();
         }
         self.announce();
     }
 
     fn save(&self) -> Result<Payload, StateError> {
-        let functions = self.functions.read();
-        let of = |(&address, function): (&PciAddress, &Arc<dyn PciFunction>)| {
-            (address, function.config().lock().save())
+        let mut state = RootState {
+            functions: BTreeMap::new(),
+            slots: BTreeMap::new(),
         };
-        let state = RootState {
-            functions: functions.iter().map(of).collect(),
-        };
+        for located in self.places() {
+            let config = located.function.config().lock().save();
+            match located.place {
+                Place::Root(address) => state.functions.insert(address, config),
+                Place::Slot(port) => state.slots.insert(port, config),
+            };
+        }
         let body = serde_json::to_value(state)
             .map_err(|source| StateError::Malformed { kind: KIND, source })?;
         Ok(Payload {
@@ -389,29 +533,34 @@ impl Lifecycle for PciRoot {
 
     fn restore(&self, payload: &Payload) -> Result<(), StateError> {
         let state: RootState = payload.read(KIND, VERSION)?;
-        let functions = self.functions.read().clone();
-        if !functions.keys().eq(state.functions.keys()) {
-            let list = |keys: Vec<&PciAddress>| {
-                let texts: Vec<_> = keys.iter().map(ToString::to_string).collect();
+        let places = self.places();
+        let here: Vec<Place> = places.iter().map(|located| located.place).collect();
+        if here != state.places() {
+            let list = |places: &[Place]| {
+                let texts: Vec<_> = places.iter().map(ToString::to_string).collect();
                 texts.join(", ")
             };
             return Err(StateError::Invalid {
                 kind: KIND,
                 what: format!(
                     "it has functions at {}, this machine at {}",
-                    list(state.functions.keys().collect()),
-                    list(functions.keys().collect()),
+                    list(&state.places()),
+                    list(&here),
                 ),
             });
         }
-        if let Some(offset) = state.functions.values().find_map(ConfigState::bad_offset) {
+        let mut configs = state.functions.values().chain(state.slots.values());
+        if let Some(offset) = configs.find_map(ConfigState::bad_offset) {
             return Err(StateError::Invalid {
                 kind: KIND,
                 what: format!("configuration space offset {offset:#x} is over 0xfff"),
             });
         }
-        for (address, config) in &state.functions {
-            if let Some(function) = functions.get(address) {
+        for Located {
+            place, function, ..
+        } in &places
+        {
+            if let Some(config) = state.of(*place) {
                 function.config().lock().restore(config)?;
             }
         }

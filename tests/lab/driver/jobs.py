@@ -8,6 +8,7 @@ from pathlib import Path
 from clocks import keeps_time_over_pauses
 from console import Failed
 from monitors import Boot, CarawayGuest, Guest
+from slots import takes_a_disk_and_lets_it_go
 from viewer import Ryll, pixels
 
 # Seconds. Nested under emulation everything takes some twenty times as long as on hardware.
@@ -48,9 +49,10 @@ def reboot_directly(guest: Guest, _ryll: Path) -> None:
 
 
 def login_directly(guest: Guest, _ryll: Path) -> None:
-    """A kernel booted directly reaches its login, and keeps its time over pauses."""
+    """A kernel booted directly reaches its login, takes a disk while it runs, and keeps its time over pauses."""
     guest.serial.login(BOOT)
     if isinstance(guest, CarawayGuest):
+        takes_a_disk_and_lets_it_go(guest)
         keeps_time_over_pauses(guest)
     power_off(guest)
 

@@ -23,6 +23,8 @@ API_PORT = 5931
 TIME_PORT = 5932
 # How much longer than it was every pause is made out to be; see docs/time.md.
 LONGER_PAUSES = 600
+# A disk in L1 that is added while the guest runs.
+ADDED_DISK = "/run/more.img"
 HUNG_AFTER = 60  # seconds without a line from L1, which writes one every 2
 
 
@@ -132,25 +134,26 @@ class CarawayGuest(L1Guest):
 
     def get(self, verb: str) -> bytes:
         """The body of a GET on Caraway's API."""
-        return self._ask("GET", verb, 200)
+        return self._ask("GET", verb)
 
-    def put(self, verb: str) -> None:
-        """A PUT on Caraway's API, without a body."""
-        self._ask("PUT", verb, 204)
+    def put(self, verb: str, body: dict | None = None) -> None:
+        """A PUT on Caraway's API."""
+        self._ask("PUT", verb, body)
 
-    def _ask(self, method: str, verb: str, wanted: int) -> bytes:
+    def _ask(self, method: str, verb: str, body: dict | None = None) -> bytes:
         connection = http.client.HTTPConnection("127.0.0.1", self.api_port, timeout=60)
         try:
-            connection.request(method, f"/api/v1/{verb}", headers={"Host": "caraway"})
+            sent = None if body is None else json.dumps(body)
+            connection.request(method, f"/api/v1/{verb}", sent, {"Host": "caraway"})
             answer = connection.getresponse()
-            body = answer.read()
+            told = answer.read()
         except (OSError, http.client.HTTPException) as error:
             raise Failed(f"{method} {verb}: {error}") from error
         finally:
             connection.close()
-        if answer.status != wanted:
-            raise Failed(f"{method} {verb} answered {answer.status}: {body[:200]!r}")
-        return body
+        if answer.status not in (200, 204):
+            raise Failed(f"{method} {verb} answered {answer.status}: {told[:200]!r}")
+        return told
 
     def last_event(self, name: str) -> dict:
         """The latest event of this name; they are a stream without an end, read until it pauses."""
@@ -218,12 +221,14 @@ def start_caraway(program: Path, images: Images, boot: Boot, out: Path) -> Guest
         "spice": {"listen": [f"10.0.2.15:{SPICE_PORT}"], "auth": "none"},
         "disks": [{"id": "root", "path": "/dev/vda", "format": "raw"}],
         "serial": {"to": "stdio"},
+        "hotplug": {"slots": 2},
     }
     (out / "share").mkdir()
     (out / "share" / "vm.json").write_text(json.dumps(config, indent=2) + "\n")
     # The API's socket can't live on 9p, nor be forwarded as it is.
     job = f"socat TCP-LISTEN:{API_PORT},fork,reuseaddr UNIX-CONNECT:/run/api.sock >/run/out/socat.log 2>&1 &\n"
     job += f"/usr/bin/python3 -c {shlex.quote(TIME_SERVER)} {TIME_PORT} </dev/null >/dev/null 2>/run/out/time.log &\n"
+    job += f"truncate -s 64M {ADDED_DISK}\n"
     job += f"exec {shlex.quote(str(program))} run /run/out/vm.json --api /run/api.sock"
     job += f" --longer-pauses {LONGER_PAUSES}s\n"
     return start_l1(CarawayGuest, images, out, job)

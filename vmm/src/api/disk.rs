@@ -2,17 +2,46 @@
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
 
 use super::Api;
 use super::extract::Body;
 use crate::command::{ApiError, Command};
-use crate::disk::{DiskInfo, DiskLimit, DiskList, DiskResize};
+use crate::config::disk::Disk;
+use crate::disk::{DiskInfo, DiskLimit, DiskList, DiskName, DiskResize};
 
 /// All disks.
 #[utoipa::path(get, path = "/api/v1/disk.list", tag = "disk",
     responses((status = 200, body = DiskList), (status = "default", body = ApiError)))]
 pub(super) async fn list(State(api): State<Api>) -> Result<Json<DiskList>, ApiError> {
     api.control.call(Command::Disks).await.map(Json)
+}
+
+/// Adds a disk while the machine runs, in a free slot of `hotplug`; what the guest makes of it is an
+/// event, `device.accepted` or `device.refused`.
+#[utoipa::path(put, path = "/api/v1/disk.add", tag = "disk",
+    request_body(content = Object, description = "An entry of the config's `disks`."),
+    responses((status = 200, body = DiskInfo), (status = "default", body = ApiError)))]
+pub(super) async fn add(
+    State(api): State<Api>,
+    Body(disk): Body<Disk>,
+) -> Result<Json<DiskInfo>, ApiError> {
+    let disk = Box::new(disk);
+    let command = |reply| Command::AddDisk { disk, reply };
+    api.control.call(command).await.map(Json)
+}
+
+/// Asks the guest to let a disk go that was added while it ran. When it has, there is an event
+/// `device.removed`; asked again within five seconds, Linux keeps the disk.
+#[utoipa::path(put, path = "/api/v1/disk.remove", tag = "disk", request_body = DiskName,
+    responses((status = 204), (status = "default", body = ApiError)))]
+pub(super) async fn remove(
+    State(api): State<Api>,
+    Body(disk): Body<DiskName>,
+) -> Result<StatusCode, ApiError> {
+    let command = |reply| Command::RemoveDisk { disk, reply };
+    api.control.call(command).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Makes a disk larger, and tells the guest.

@@ -114,6 +114,8 @@ impl Api {
             .route(verb!("display.session.terminate"), put(access::terminate))
             .route(verb!("display.tls.reload"), put(display::tls_reload))
             .route(verb!("disk.list"), get(disk::list))
+            .route(verb!("disk.add"), put(disk::add))
+            .route(verb!("disk.remove"), put(disk::remove))
             .route(verb!("disk.resize"), put(disk::resize))
             .route(verb!("disk.limit"), put(disk::limit))
             .route(verb!("input.keys"), put(input::keys))

@@ -34,6 +34,8 @@ use crate::events::Record;
         access::terminate,
         display::tls_reload,
         disk::list,
+        disk::add,
+        disk::remove,
         disk::resize,
         disk::limit,
         input::keys,

@@ -19,7 +19,7 @@ use crate::command::TextScreen;
 use crate::config::disk::DiskLimits;
 use crate::config::policy::OnResume;
 use crate::config::units::{Size, Span};
-use crate::disk::{DiskLimit, DiskResize};
+use crate::disk::{DiskLimit, DiskName, DiskResize};
 use crate::exit::{Exit, Failure};
 
 /// Which machine, and what of it.
@@ -132,6 +132,20 @@ enum Verb {
     /// All disks.
     #[command(name = "disk.list")]
     Disks,
+    /// Add a disk, in a slot of `hotplug`.
+    #[command(name = "disk.add")]
+    AddDisk {
+        /// An entry of the config's `disks` as JSON, such as '{"path": "more.img"}'; `-` reads it from
+        /// standard input.
+        #[arg(value_name = "JSON")]
+        disk: String,
+    },
+    /// Ask the guest to let go of a disk that was added.
+    #[command(name = "disk.remove")]
+    RemoveDisk {
+        /// The disk's id.
+        id: String,
+    },
     /// Make a disk larger, and tell the guest.
     #[command(name = "disk.resize")]
     ResizeDisk {
@@ -268,6 +282,20 @@ fn put(target: &str, body: Option<Value>) -> Request {
     }
 }
 
+/// What an argument says; `-` stands for standard input.
+fn argument(text: String) -> Result<String, Failure> {
+    match text.as_str() {
+        "-" => std::io::read_to_string(std::io::stdin())
+            .map_err(|error| Failure::of(Exit::Resource, &error)),
+        _ => Ok(text),
+    }
+}
+
+fn parse(json: &str) -> Result<Value, Failure> {
+    serde_json::from_str(json)
+        .map_err(|error| Failure::of(Exit::Usage, &error).context("the argument is not JSON"))
+}
+
 fn resume(clock: Option<OnResume>) -> String {
     let word = clock.and_then(|clock| clock.to_possible_value());
     word.map_or("vm.resume".to_owned(), |word| {
@@ -325,6 +353,11 @@ impl Verb {
                 ..put("display.tls.reload", None)
             },
             Self::Disks => get("disk.list", Show::Json),
+            Self::AddDisk { disk } => Request {
+                show: Show::Json,
+                ..put("disk.add", Some(parse(&argument(disk)?)?))
+            },
+            Self::RemoveDisk { id } => put("disk.remove", Some(json!(DiskName { id }))),
             Self::ResizeDisk { id, size } => Request {
                 show: Show::Json,
                 ..put("disk.resize", Some(json!(DiskResize { id, size })))
@@ -352,11 +385,7 @@ impl Verb {
                 put("input.keys", Some(json!(KeysRequest { keys, hold })))
             }
             Self::Text { text } => {
-                let text = match text.as_str() {
-                    "-" => std::io::read_to_string(std::io::stdin())
-                        .map_err(|error| Failure::of(Exit::Resource, &error))?,
-                    _ => text,
-                };
+                let text = argument(text)?;
                 put("input.text", Some(json!(TextRequest { text })))
             }
             Self::Pointer(pointer) => put("input.pointer", Some(json!(pointer.request()))),

@@ -6,12 +6,14 @@
 pub mod balloon;
 pub mod boot;
 mod check;
+pub(crate) use check::check_plugged;
 pub mod clock_base;
 pub mod disk;
 pub mod display;
 mod document;
 pub mod endpoint;
 mod host;
+pub mod hotplug;
 pub mod input;
 pub mod limit;
 pub mod link;
@@ -36,6 +38,7 @@ use uuid::Uuid;
 pub use document::{Document, load};
 pub use host::Host;
 pub(crate) use host::meminfo;
+pub use hotplug::HotplugSpec;
 pub use path::{JsonPath, Segment, at};
 pub use problem::{ConfigErrors, Kind, Location, Problem};
 pub use rng::RngSpec;
@@ -106,6 +109,9 @@ pub struct Config {
     /// every start; `"none"`; or a UUID. `"auto"` if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vmgenid: Option<vmgenid::VmGenId>,
+    /// Slots for devices that come while the machine runs; none if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hotplug: Option<hotplug::Hotplug>,
     /// How the guest's clocks run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clock: Option<policy::Clock>,

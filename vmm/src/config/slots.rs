@@ -11,6 +11,8 @@ const HOST_BRIDGE: u8 = 0x00;
 const LPC_BRIDGE: u8 = 0x1f;
 /// Where the display is if the config does not say.
 pub(crate) const DISPLAY: u8 = 0x02;
+/// Where the slots for devices that come later are, if the config does not say.
+pub(crate) const HOTPLUG: u8 = 0x1e;
 const FIRST_FREE: u8 = 0x03;
 
 /// The device numbers of bus 0 and who has them.

@@ -12,6 +12,7 @@ use super::clock_base::ClockBase;
 use super::disk::{BackingImage, Cache, Disk, DiskFormat, OnDiskError};
 use super::display::{Display, DisplayDevice};
 use super::endpoint::{ChannelTo, Listen, SerialTo, UnixSocket};
+use super::hotplug::HotplugSpec;
 use super::input::{Input, InputDevice};
 use super::link::{Channel, Serial};
 use super::pipe::PipesSpec;
@@ -53,6 +54,8 @@ pub struct MachineSpec {
     pub vsock: Option<VsockSpec>,
     /// The virtio source of random numbers.
     pub rng: Option<RngSpec>,
+    /// Slots for devices that come later.
+    pub hotplug: Option<HotplugSpec>,
     /// Where the first serial port's bytes go.
     pub serial: SerialTo,
     /// The VM generation id.
@@ -306,12 +309,19 @@ impl MachineSpec {
             kind: "virtio-vsock",
             detail: format!("cid {}, {}", vsock.cid, vsock.path.display()),
         });
+        let hotplug = self.hotplug.iter().map(|hotplug| PciEntry {
+            address: hotplug.address,
+            id: hotplug.id.clone(),
+            kind: "pcie-root-port",
+            detail: format!("{} hot-plug slot(s)", hotplug.slots),
+        });
         let all = display
             .chain(inputs)
             .chain(disks)
             .chain(console)
             .chain(rng)
-            .chain(vsock);
+            .chain(vsock)
+            .chain(hotplug);
         let mut entries: Vec<PciEntry> = all.collect();
         entries.sort_by_key(|entry| entry.address);
         entries
@@ -384,6 +394,7 @@ impl MachineSpec {
             balloon: None,
             rng: self.rng.as_ref().map(RngSpec::to_config),
             vmgenid: Some(self.vmgenid),
+            hotplug: self.hotplug.as_ref().map(HotplugSpec::to_config),
             clock: Some(Clock {
                 base: Some(self.clock_base),
                 lost_ticks: Some(self.lost_ticks),

@@ -15,6 +15,7 @@ use crate::metrics::Metrics;
 pub(super) struct Disks {
     disks: Vec<Known>,
     events: Arc<EventLog>,
+    metrics: Arc<Metrics>,
 }
 
 struct Known {
@@ -61,19 +62,37 @@ impl Disks {
         spec: &MachineSpec,
         machine: &Machine,
         events: &Arc<EventLog>,
-        metrics: &Metrics,
+        metrics: &Arc<Metrics>,
     ) -> Self {
-        let known = machine.disks().zip(&spec.disks).map(|(handle, spec)| {
-            handle.export(metrics, &spec.id);
-            Known {
-                handle,
-                spec: spec.clone(),
-            }
-        });
-        Self {
-            disks: known.collect(),
+        let mut disks = Self {
+            disks: Vec::new(),
             events: Arc::clone(events),
+            metrics: Arc::clone(metrics),
+        };
+        for (handle, spec) in machine.disks().zip(&spec.disks) {
+            disks.add(handle, spec.clone());
         }
+        disks
+    }
+
+    /// Knows one more disk.
+    pub(super) fn add(&mut self, handle: DiskHandle, spec: DiskSpec) -> DiskInfo {
+        handle.export(&self.metrics, &spec.id);
+        let known = Known { handle, spec };
+        let info = known.info();
+        self.disks.push(known);
+        info
+    }
+
+    /// Knows a disk no longer.
+    pub(super) fn remove(&mut self, id: &str) {
+        self.disks.retain(|disk| disk.spec.id != id);
+        self.metrics.forget(("disk", id));
+    }
+
+    /// An error if there is no such disk.
+    pub(super) fn require(&mut self, id: &str) -> Result<(), ApiError> {
+        self.find(id).map(drop)
     }
 
     pub(super) fn list(&self) -> DiskList {

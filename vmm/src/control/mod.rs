@@ -9,6 +9,7 @@ mod console;
 mod disks;
 mod display;
 mod ending;
+mod hotplug;
 mod net;
 mod pipes;
 
@@ -23,8 +24,8 @@ use uuid::Uuid;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use crate::command::{
-    ApiError, Command, ControlReceiver, DeviceInfo, ErrorCode, Generation, InputEvent, VmInfo,
-    VmState, control_channel,
+    ApiError, Command, ControlReceiver, ErrorCode, Generation, InputEvent, VmInfo, VmState,
+    control_channel,
 };
 use crate::config::MachineSpec;
 use crate::config::policy::{OnPanic, OnReset, OnResume};
@@ -388,6 +389,8 @@ impl Control<'_> {
             }
             Command::Disks(reply) => drop(reply.send(Ok(self.disks.list()))),
             Command::ResizeDisk { resize, reply } => self.disks.resize(resize, reply),
+            Command::AddDisk { disk, reply } => drop(reply.send(self.add_disk(&disk))),
+            Command::RemoveDisk { disk, reply } => drop(reply.send(self.remove_disk(&disk))),
             Command::LimitDisk { limit, reply } => drop(reply.send(self.disks.limit(&limit))),
             Command::Serial(verdict) => return Some(verdict.into()),
             Command::End(exit) => return Some(exit),
@@ -490,6 +493,10 @@ impl Control<'_> {
                 self.events.emit(Event::ClockChanged { offset_ms, step_ms });
                 None
             }
+            Notice::Slot { port, answer } => {
+                self.slot_answered(port, answer);
+                None
+            }
             Notice::DiskStopped => {
                 if self.state == VmState::Running {
                     self.pause();
@@ -515,11 +522,6 @@ impl Control<'_> {
     }
 
     fn info(&self) -> VmInfo {
-        let devices = self.spec.pci_devices().into_iter().map(|entry| DeviceInfo {
-            id: entry.id,
-            kind: entry.kind.to_owned(),
-            address: entry.address.to_string(),
-        });
         VmInfo {
             name: self.spec.name.clone(),
             uuid: self.spec.uuid.to_string(),
@@ -530,7 +532,7 @@ impl Control<'_> {
             memory: self.spec.memory,
             generation: self.machine.generation().map(|id| id.to_string()),
             uptime_ms: self.started.elapsed().as_millis() as u64,
-            devices: devices.collect(),
+            devices: self.devices(),
         }
     }
 }

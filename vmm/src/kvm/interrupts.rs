@@ -33,7 +33,15 @@ pub struct Interrupts {
 /// The routing table: fixed lines, and a message or nothing for each vector handed out.
 struct Routes {
     vm: Arc<VmFd>,
-    messages: Mutex<Vec<Option<MsiMessage>>>,
+    messages: Mutex<Messages>,
+}
+
+#[derive(Default)]
+struct Messages {
+    /// Of every vector that was ever handed out.
+    all: Vec<Option<MsiMessage>>,
+    /// Which of them were given back.
+    free: Vec<usize>,
 }
 
 impl Interrupts {
@@ -82,14 +90,39 @@ impl Routes {
 
     fn set_message(&self, index: usize, message: Option<MsiMessage>) -> std::io::Result<()> {
         let mut messages = self.messages.lock();
-        let Some(slot) = messages.get_mut(index) else {
+        let Some(slot) = messages.all.get_mut(index) else {
             return Ok(());
         };
         if *slot == message {
             return Ok(());
         }
         *slot = message;
-        self.commit(&messages)
+        self.commit(&messages.all)
+    }
+
+    /// Takes `count` vectors, those that were given back first.
+    fn take(&self, count: u16) -> Result<Vec<usize>, MsiError> {
+        let mut messages = self.messages.lock();
+        let again = messages.free.len().min(count.into());
+        let (first, new) = (messages.all.len(), usize::from(count) - again);
+        if line_routes().len() + first + new > MAX_ROUTES {
+            return Err(MsiError::Exhausted { wanted: count });
+        }
+        messages.all.resize(first + new, None);
+        let kept = messages.free.len() - again;
+        let mut indices = messages.free.split_off(kept);
+        indices.extend(first..first + new);
+        Ok(indices)
+    }
+
+    /// Gives a vector back. The kernel keeps its route until it is told the next table, but nothing
+    /// triggers it.
+    fn give_back(&self, index: usize) {
+        let mut messages = self.messages.lock();
+        if let Some(slot) = messages.all.get_mut(index) {
+            *slot = None;
+            messages.free.push(index);
+        }
     }
 }
 
@@ -153,16 +186,6 @@ impl InterruptLine for GsiLine {
 /// Each vector is an eventfd that the kernel turns into a message.
 impl MsiProvider for Interrupts {
     fn vectors(&self, count: u16) -> Result<Vec<Arc<dyn MsiVector>>, MsiError> {
-        let first = {
-            let mut messages = self.routes.messages.lock();
-            let first = messages.len();
-            let total = line_routes().len() + first + usize::from(count);
-            if total > MAX_ROUTES {
-                return Err(MsiError::Exhausted { wanted: count });
-            }
-            messages.resize(first + usize::from(count), None);
-            first
-        };
         let vector = |index: usize| {
             let event = EventFd::new(EFD_NONBLOCK).map_err(MsiError::Host)?;
             let attached = AtomicBool::new(false);
@@ -174,7 +197,7 @@ impl MsiProvider for Interrupts {
                 attached,
             }) as Arc<dyn MsiVector>)
         };
-        (first..first + usize::from(count)).map(vector).collect()
+        self.routes.take(count)?.into_iter().map(vector).collect()
     }
 }
 
@@ -185,6 +208,13 @@ struct Vector {
     /// Whether the kernel listens to `event`: from the first message on, since guests use few of
     /// the vectors that a device offers.
     attached: AtomicBool,
+}
+
+/// The kernel stops listening to an eventfd that is closed.
+impl Drop for Vector {
+    fn drop(&mut self) {
+        self.routes.give_back(self.index);
+    }
 }
 
 impl MsiVector for Vector {

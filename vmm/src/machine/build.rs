@@ -25,6 +25,7 @@ use super::display_thread::DisplayThread;
 use super::event_loop::{Keep, Source};
 use super::firmware::Tables;
 use super::generation::Generation;
+use super::hotplug::HotplugSlots;
 use super::input::Input;
 use super::notices::{Notice, Notices};
 use super::port_ends::PortEnds;
@@ -135,6 +136,8 @@ impl Machine {
             .map(|(display, channel)| add_display(display, channel, &buses, &mut board, &clock))
             .collect();
         let displays = displays?;
+        let hotplug = HotplugSlots::add(spec.hotplug.as_ref(), &board, &notices)
+            .map_err(|error| Failure::of(Exit::Resource, &error).context("hotplug"))?;
         let mut slots = Slots {
             board: &mut board,
             memory: &memory,
@@ -232,6 +235,9 @@ impl Machine {
             time: Time::new(clock, timers),
             _display_threads: threads,
             disks,
+            slots: hotplug,
+            disk_failed,
+            interrupts,
             _space: space,
         };
         Ok((machine, sources))

@@ -7,7 +7,7 @@ use caraway_devices::{Clock, RealClock};
 use caraway_virtio::block::{
     BlockCounts, BlockEvents, BlockFailure, ImageConfig, Limits, ResizeError, WorkerStop,
 };
-use caraway_virtio::{Block, BlockConfig, BlockWorker, VirtioPci};
+use caraway_virtio::{Block, BlockConfig, BlockError, BlockWorker, VirtioPci};
 
 use super::virtio::{AttachError, Slots};
 use crate::config::{DiskSpec, ImageSpec};
@@ -23,11 +23,19 @@ pub type DiskFailed = Arc<dyn Fn(&str, BlockFailure) + Send + Sync>;
 /// An image can't be used.
 pub fn open(specs: &[DiskSpec], clock: &Arc<RealClock>) -> Result<Vec<Block>, Failure> {
     let open = |(index, spec): (usize, &DiskSpec)| {
-        let clock: Arc<dyn Clock> = clock.clone();
-        Block::open(&config(spec), clock)
+        open_one(spec, clock)
             .map_err(|error| Failure::of(Exit::Resource, &error).context(format!("disks[{index}]")))
     };
     specs.iter().enumerate().map(open).collect()
+}
+
+/// Opens and locks the images of a disk.
+///
+/// # Errors
+/// An image can't be used.
+pub fn open_one(spec: &DiskSpec, clock: &Arc<RealClock>) -> Result<Block, BlockError> {
+    let clock: Arc<dyn Clock> = clock.clone();
+    Block::open(&config(spec), clock)
 }
 
 fn config(spec: &DiskSpec) -> BlockConfig {

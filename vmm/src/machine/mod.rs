@@ -9,6 +9,7 @@ mod event_loop;
 mod firmware;
 mod generation;
 mod host_clock;
+mod hotplug;
 mod input;
 mod notices;
 mod port_ends;
@@ -37,13 +38,14 @@ pub use build::Surroundings;
 pub use disks::{DiskFailed, DiskHandle};
 pub use event_loop::{EventLoop, Keep, Source};
 pub use host_clock::HostClockJumps;
+pub use hotplug::{HotplugSlots, PlugError, Unplugged};
 pub use input::Input;
 pub use notices::{Notice, Notices};
 pub use signals::Signals;
 pub use tickers::Offset;
 
 use crate::exit::{Exit, Failure};
-use crate::kvm::GuestSpace;
+use crate::kvm::{GuestSpace, Interrupts};
 use crate::metrics::Metrics;
 use crate::vcpu::Vcpus;
 
@@ -52,6 +54,8 @@ pub struct Machine {
     // The order is that of dropping: the vCPUs end first, guest memory goes last.
     vcpus: Vcpus,
     disks: Vec<disks::RunningDisk>,
+    slots: hotplug::HotplugSlots,
+    disk_failed: DiskFailed,
     _display_threads: Vec<display_thread::DisplayThread>,
     board: board::Board,
     displays: Vec<Arc<Qxl>>,
@@ -66,6 +70,7 @@ pub struct Machine {
     tables: firmware::Tables,
     initial: Initial,
     layout: Layout,
+    interrupts: Interrupts,
     vm: Arc<VmFd>,
     _space: Arc<GuestSpace>,
     memory: GuestMemory,
@@ -83,7 +88,7 @@ impl Machine {
     /// was one.
     pub fn resume(&mut self, after: AfterPause) -> Option<Pause> {
         let pause = self.time.start(&self.vm, &self.vcpus, after);
-        self.disks.iter().for_each(disks::RunningDisk::resume);
+        self.all_disks().for_each(disks::RunningDisk::resume);
         self.vcpus.run();
         pause
     }
@@ -91,8 +96,12 @@ impl Machine {
     /// Stops the guest and its time. When this returns no vCPU runs and no request is under way.
     pub fn pause(&mut self) {
         self.vcpus.park();
-        self.disks.iter().for_each(disks::RunningDisk::pause);
+        self.all_disks().for_each(disks::RunningDisk::pause);
         self.time.stop(&self.vm, &self.vcpus);
+    }
+
+    fn all_disks(&self) -> impl Iterator<Item = &disks::RunningDisk> {
+        self.disks.iter().chain(self.slots.disks())
     }
 
     /// The host's wall clock jumped; if the host slept, the guest's time goes on as `after` says,

@@ -3,6 +3,7 @@
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
+use caraway_devices::pci::{PciAddress, SlotAnswer};
 use caraway_devices::{SystemControl, SystemEvent};
 use parking_lot::Mutex;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
@@ -25,6 +26,13 @@ pub enum Notice {
     ClockSet,
     /// A disk waits for the host, and the guest shall not run meanwhile.
     DiskStopped,
+    /// The guest did something about the device in a hot-plug slot.
+    Slot {
+        /// The slot's root port.
+        port: PciAddress,
+        /// What it did.
+        answer: SlotAnswer,
+    },
     /// A vCPU can't go on.
     Stopped {
         /// Which.

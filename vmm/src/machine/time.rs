@@ -29,6 +29,11 @@ impl Time {
         }
     }
 
+    /// The clock, and the timers that go by it, for a device that comes later.
+    pub fn parts(&self) -> (&Arc<RealClock>, &Timers) {
+        (&self.clock, &self.timers)
+    }
+
     /// Time stands still. No vCPU may be running.
     pub fn stop(&mut self, vm: &VmFd, vcpus: &Vcpus) {
         self.timers.suspend();

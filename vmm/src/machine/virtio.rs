@@ -12,7 +12,7 @@ use super::event_loop::{Keep, Source};
 use super::timers::{DeviceTimer, Timers};
 
 /// Virtio devices interrupt by INTA where a guest can't do MSI-X.
-const INTA: u8 = 1;
+pub(super) const INTA: u8 = 1;
 
 /// Why a virtio device is not there.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +57,8 @@ pub struct Slots<'a> {
 }
 
 impl Slots<'_> {
-    /// Puts `device` at `address`; whoever asks serves its queues.
+    /// Puts `device` at `address`, or into the slot there if that is a root port's; whoever asks serves
+    /// its queues.
     ///
     /// # Errors
     /// [`AttachError`].
@@ -70,7 +71,10 @@ impl Slots<'_> {
         let doorbells = Arc::clone(&self.doorbells);
         let pci = VirtioPci::new(device, self.memory.clone(), self.msi, line, doorbells)
             .map_err(|source| AttachError::Device { address, source })?;
-        self.board.pci.add(address, pci.clone())?;
+        match self.board.pci.port(address) {
+            Some(_) => self.board.pci.plug(address, pci.clone())?,
+            None => self.board.pci.add(address, pci.clone())?,
+        }
         self.board
             .lifecycles
             .push(pci.clone() as Arc<dyn Lifecycle>);

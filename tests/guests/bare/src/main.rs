@@ -13,6 +13,7 @@ mod cpu;
 mod desk;
 mod failure;
 mod hostile;
+mod hotplug;
 mod interrupts;
 mod memory;
 mod pci;
@@ -44,6 +45,7 @@ const TESTS: &[Test] = &[
     ("nothing", |_| Ok(())),
     ("memory", memory::test),
     ("pci", pci::test),
+    ("hotplug", hotplug::test),
     ("unmapped", unmapped::test),
     ("smp", interrupts::test_smp),
     ("ipi", interrupts::test_ipi),

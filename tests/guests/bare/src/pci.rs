@@ -21,14 +21,21 @@ const COMMAND_BUS_MASTER: u32 = 4;
 const STATUS_CAPABILITIES: u32 = 1 << 20;
 const BAR0: u16 = 0x10;
 const CAPABILITIES: u16 = 0x34;
+/// Of a bridge.
+pub const BUS_NUMBERS: u16 = 0x18;
 
 /// Where BARs go that no firmware placed.
 static NEXT_MEMORY: AtomicU32 = AtomicU32::new(0xc000_0000);
 static NEXT_PORT: AtomicU32 = AtomicU32::new(0xc000);
+/// The same behind ports, all of which pass on [`BEHIND`].
+static NEXT_BEHIND: AtomicU32 = AtomicU32::new(BEHIND.start);
+/// Memory that ports pass on.
+pub const BEHIND: core::ops::Range<u32> = 0xd000_0000..0xd100_0000;
 
-/// A function on bus 0.
+/// A function on bus 0, or the first of a bus that is behind a port there.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Function {
+    bus: u8,
     device: u8,
     function: u8,
 }
@@ -46,27 +53,40 @@ pub struct Bar {
 }
 
 impl Function {
+    /// The first function of a device.
+    const fn first(bus: u8, device: u8) -> Self {
+        Self {
+            bus,
+            device,
+            function: 0,
+        }
+    }
+
     fn all() -> impl Iterator<Item = Self> {
-        (0..32).flat_map(|device| {
-            let functions = if (Self {
-                device,
-                function: 0,
+        (0..32)
+            .map(|device| Self::first(0, device))
+            .flat_map(|first| {
+                let functions = if first.is_multifunction() { 8 } else { 1 };
+                (0..functions).flat_map(move |function| {
+                    let here = Self { function, ..first };
+                    [Some(here), here.behind()].into_iter().flatten()
+                })
             })
-            .is_multifunction()
-            {
-                8
-            } else {
-                1
-            };
-            (0..functions).map(move |function| Self { device, function })
-        })
+    }
+
+    /// What is behind it, if it is a bridge that was set up.
+    pub fn behind(self) -> Option<Self> {
+        let is_bridge = self.is_there() && self.config(0x0c) >> 16 & 0x7f == 1;
+        let bus = (self.config(BUS_NUMBERS) >> 8) as u8;
+        (is_bridge && bus != 0).then_some(Self::first(bus, 0))
     }
 
     fn is_multifunction(self) -> bool {
         self.is_there() && self.config(0x0c) & 1 << 23 != 0
     }
 
-    fn is_there(self) -> bool {
+    /// Whether anything answers there.
+    pub fn is_there(self) -> bool {
         self.config(0) & 0xffff != 0xffff
     }
 
@@ -83,7 +103,8 @@ impl Function {
     }
 
     fn select(self, register: u16) {
-        let slot = u32::from(self.device) << 11 | u32::from(self.function) << 8;
+        let bus = u32::from(self.bus) << 16;
+        let slot = bus | u32::from(self.device) << 11 | u32::from(self.function) << 8;
         out32(CONFIG_ADDRESS, 1 << 31 | slot | u32::from(register & 0xfc));
     }
 
@@ -100,7 +121,9 @@ impl Function {
     }
 
     fn ecam(self, base: u64, register: u16) -> u64 {
-        base + (u64::from(self.device) << 15 | u64::from(self.function) << 12) + u64::from(register)
+        let bus = u64::from(self.bus) << 20;
+        let place = bus | u64::from(self.device) << 15 | u64::from(self.function) << 12;
+        base + place + u64::from(register)
     }
 
     /// BAR `index`: sized, placed if nobody did, and switched on with bus mastering. `None` if it
@@ -136,7 +159,12 @@ impl Function {
             return None;
         }
         if bar.start == 0 {
-            bar.start = place(bar.size as u32, if io { &NEXT_PORT } else { &NEXT_MEMORY });
+            let next = match (io, self.bus) {
+                (true, _) => &NEXT_PORT,
+                (false, 0) => &NEXT_MEMORY,
+                (false, _) => &NEXT_BEHIND,
+            };
+            bar.start = place(bar.size as u32, next);
         }
         self.set_config(register, bar.start as u32);
         if wide {
@@ -175,10 +203,7 @@ fn place(size: u32, next: &AtomicU32) -> u64 {
 
 /// Where ECAM is, switched on if no firmware did it.
 fn ecam_base() -> u64 {
-    let bridge = Function {
-        device: 0,
-        function: 0,
-    };
+    let bridge = Function::first(0, 0);
     if bridge.config(PCIEXBAR) & 1 == 0 {
         bridge.set_config(PCIEXBAR + 4, 0);
         bridge.set_config(PCIEXBAR, ECAM_DEFAULT | 1);

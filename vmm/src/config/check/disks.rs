@@ -14,65 +14,69 @@ const MOST_BACKING: usize = 32;
 
 impl Checker<'_> {
     pub(super) fn disks(&mut self, disks: &[Disk]) -> Vec<DiskSpec> {
-        let specs = disks.iter().enumerate().filter_map(|(index, disk)| {
-            let path = at!("disks", index);
-            let id = self.id(&disk.id, &format!("disk{index}"), "disk", &path);
-            let format = disk
-                .format
-                .unwrap_or_else(|| DiskFormat::of_path(&disk.path));
-            let readonly = disk.readonly.unwrap_or(false);
-            if format == DiskFormat::Vmdk && !readonly {
-                let message = "a vmdk image can only be read";
-                let hint =
-                    "add `\"readonly\": true`, or convert it with `qemu-img convert -O qcow2`";
-                self.bad(path.then("readonly"), message, hint);
-            }
-            let serial = disk
-                .serial
-                .clone()
-                .unwrap_or_else(|| id.chars().take(DISK_SERIAL).collect());
-            if serial.len() > DISK_SERIAL || !serial.is_ascii() {
-                let message = format!("{serial:?} is not a disk's serial number");
-                let hint = format!("use at most {DISK_SERIAL} ASCII characters");
-                self.bad(path.then("serial"), message, hint);
-            }
-            let queues = disk.queues.unwrap_or(1);
-            if !(1..=MAX_QUEUES).contains(&queues) {
-                let message = format!("a disk can't have {queues} queues");
-                self.bad(
-                    path.then("queues"),
-                    message,
-                    format!("use 1 to {MAX_QUEUES}"),
-                );
-            }
-            let limits = disk.limits.unwrap_or_default().checked();
-            let limits = limits.unwrap_or_else(|error| {
-                let place = path.then("limits").then(error.key());
-                self.bad(
-                    place,
-                    error.to_string(),
-                    "`caraway schema` says what it takes",
-                );
-                Default::default()
-            });
-            Some(DiskSpec {
-                address: self.address(disk.address, None, &path)?,
-                image: ImageSpec {
-                    path: self.file(&disk.path, path.then("path"), "disk"),
-                    format,
-                },
-                backing: self.backing(&disk.backing, format, &path.then("backing")),
-                id,
-                readonly,
-                serial,
-                cache: disk.cache.unwrap_or_default(),
-                queues,
-                discard: disk.discard.unwrap_or(true),
-                limits,
-                on_error: disk.on_error.unwrap_or_default().policy(),
-            })
-        });
+        let specs = disks
+            .iter()
+            .enumerate()
+            .filter_map(|(index, disk)| self.disk(disk, index, at!("disks", index)));
         specs.collect()
+    }
+
+    /// The disk at `path`, which is number `index`.
+    pub(super) fn disk(&mut self, disk: &Disk, index: usize, path: JsonPath) -> Option<DiskSpec> {
+        let id = self.id(&disk.id, &format!("disk{index}"), "disk", &path);
+        let format = disk
+            .format
+            .unwrap_or_else(|| DiskFormat::of_path(&disk.path));
+        let readonly = disk.readonly.unwrap_or(false);
+        if format == DiskFormat::Vmdk && !readonly {
+            let message = "a vmdk image can only be read";
+            let hint = "add `\"readonly\": true`, or convert it with `qemu-img convert -O qcow2`";
+            self.bad(path.then("readonly"), message, hint);
+        }
+        let serial = disk
+            .serial
+            .clone()
+            .unwrap_or_else(|| id.chars().take(DISK_SERIAL).collect());
+        if serial.len() > DISK_SERIAL || !serial.is_ascii() {
+            let message = format!("{serial:?} is not a disk's serial number");
+            let hint = format!("use at most {DISK_SERIAL} ASCII characters");
+            self.bad(path.then("serial"), message, hint);
+        }
+        let queues = disk.queues.unwrap_or(1);
+        if !(1..=MAX_QUEUES).contains(&queues) {
+            let message = format!("a disk can't have {queues} queues");
+            self.bad(
+                path.then("queues"),
+                message,
+                format!("use 1 to {MAX_QUEUES}"),
+            );
+        }
+        let limits = disk.limits.unwrap_or_default().checked();
+        let limits = limits.unwrap_or_else(|error| {
+            let place = path.then("limits").then(error.key());
+            self.bad(
+                place,
+                error.to_string(),
+                "`caraway schema` says what it takes",
+            );
+            Default::default()
+        });
+        Some(DiskSpec {
+            address: self.address(disk.address, None, &path)?,
+            image: ImageSpec {
+                path: self.file(&disk.path, path.then("path"), "disk"),
+                format,
+            },
+            backing: self.backing(&disk.backing, format, &path.then("backing")),
+            id,
+            readonly,
+            serial,
+            cache: disk.cache.unwrap_or_default(),
+            queues,
+            discard: disk.discard.unwrap_or(true),
+            limits,
+            on_error: disk.on_error.unwrap_or_default().policy(),
+        })
     }
 
     fn backing(

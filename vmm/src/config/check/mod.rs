@@ -7,6 +7,7 @@ mod devices;
 mod disks;
 mod display;
 mod files;
+mod hotplug;
 mod names;
 mod pipes;
 mod rng;
@@ -16,11 +17,14 @@ mod vsock;
 
 use std::collections::BTreeMap;
 
+use caraway_devices::pci::PciAddress;
+
+use super::disk::Disk;
 use super::path::{JsonPath, at};
 use super::policy::{LostTicks, PitModel};
 use super::problem::{Kind, Problem};
 use super::slots::Slots;
-use super::spec::MachineSpec;
+use super::spec::{DiskSpec, MachineSpec};
 use super::units::{MIB, Size};
 use super::{Config, Document, Host};
 
@@ -42,6 +46,49 @@ pub(crate) fn check(
     match spec {
         Some(spec) if checker.problems.is_empty() => Ok(spec),
         _ => Err(checker.problems),
+    }
+}
+
+/// Checks a disk for the slot whose root port is at `port`, in a machine whose devices have `ids`.
+///
+/// # Errors
+/// What is wrong with it first, at a path within the disk.
+pub(crate) fn check_plugged(
+    document: &Document,
+    ids: impl IntoIterator<Item = String>,
+    disk: &Disk,
+    port: PciAddress,
+) -> Result<DiskSpec, Box<Problem>> {
+    let host = Host::probe();
+    let mut checker = Checker {
+        document,
+        host: &host,
+        problems: Vec::new(),
+        ids: ids.into_iter().map(|id| (id, at!("id"))).collect(),
+        slots: Slots::new(),
+    };
+    if let Some(address) = disk.address {
+        let message = format!("\"{address}\" is not where a disk can be added");
+        let hint = "leave it out: the disk gets the first free slot";
+        checker.bad(at!("address"), message, hint);
+    }
+    if let Some(id) = &disk.id {
+        checker.claim_id(id, at!("id"));
+    }
+    let spec = checker.disk(disk, 0, JsonPath::default());
+    let nowhere = || {
+        Problem::new(
+            Kind::BadValue,
+            JsonPath::default(),
+            "there is no room for it",
+        )
+    };
+    match (checker.problems.into_iter().next(), spec) {
+        (None, Some(spec)) => Ok(DiskSpec {
+            address: port,
+            ..spec
+        }),
+        (problem, _) => Err(Box::new(problem.unwrap_or_else(nowhere))),
     }
 }
 
@@ -69,6 +116,8 @@ impl Checker<'_> {
         let console = self.channels(config);
         let vsock = config.vsock.as_ref().and_then(|vsock| self.vsock(vsock));
         let rng = config.rng.as_ref().and_then(|rng| self.rng(rng));
+        let hotplug = config.hotplug.as_ref();
+        let hotplug = hotplug.and_then(|hotplug| self.hotplug(hotplug));
         let serial = self.serial(config);
         let debug_exit = config.debug_exit.and_then(|port| self.debug_exit(port));
         let clock = config.clock.unwrap_or_default();
@@ -93,6 +142,7 @@ impl Checker<'_> {
             console,
             vsock,
             rng,
+            hotplug,
             serial,
             vmgenid: config.vmgenid.unwrap_or_default(),
             clock_base: clock.base.unwrap_or_default(),

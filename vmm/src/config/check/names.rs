@@ -28,6 +28,9 @@ impl Checker<'_> {
         if let Some(vsock) = &config.vsock {
             self.claim(&vsock.id, vsock.address, at!("vsock"), "vsock");
         }
+        if let Some(hotplug) = &config.hotplug {
+            self.claim(&hotplug.id, hotplug.address, at!("hotplug"), "hotplug");
+        }
         if let Some(rng) = &config.rng {
             self.claim(&rng.id, rng.address, at!("rng"), "rng");
         }
@@ -50,7 +53,7 @@ impl Checker<'_> {
         }
     }
 
-    fn claim_id(&mut self, id: &str, path: JsonPath) {
+    pub(super) fn claim_id(&mut self, id: &str, path: JsonPath) {
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
         if id.is_empty() || id.len() > 64 || !id.bytes().all(plain) {
             let message = format!("{id:?} is not an id");

@@ -11,6 +11,8 @@ use crate::interrupt::{FakeLine, InterruptLine};
 use crate::state::{Lifecycle, StateError};
 use crate::system::{FakeSystem, ResetRegister, SystemEvent};
 
+mod slots;
+
 const REGISTERS: u8 = 0;
 const PORTS: u8 = 1;
 const MEMORY: u8 = 2;
@@ -361,7 +363,8 @@ fn the_power_management_ports_are_there_from_the_start_and_move() {
 #[test]
 fn firmware_routes_pirqs_by_the_lpc_bridge() {
     let (machine, lines, router) = with_lpc(machine());
-    router.line(ONE, 1).set(true);
+    let pin = router.line(ONE, 1);
+    pin.set(true);
 
     machine.root.config_write(LPC_ADDRESS, 0x6a, &[10]);
 
