@@ -199,7 +199,12 @@ impl Inner {
             return;
         };
         match message.event {
-            event::PORT_READY => port.set_ready(yes),
+            event::PORT_READY => {
+                // Linux, once it was suspended, says this of the ports it knows, and no more
+                // that it is there itself.
+                self.driver_ready |= yes;
+                port.set_ready(yes);
+            }
             event::PORT_OPEN => port.set_guest_open(yes),
             _ => {}
         }

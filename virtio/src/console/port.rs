@@ -116,6 +116,7 @@ impl Port {
 
     /// The driver took the port on, or could not.
     pub(super) fn set_ready(&mut self, ready: bool) {
+        self.state.added |= ready;
         self.state.ready = ready;
         self.state.named = false;
         self.state.told_open = false;

@@ -162,6 +162,26 @@ fn a_driver_learns_of_ports_their_names_and_whether_they_are_open() {
 }
 
 #[test]
+fn a_driver_that_resumes_has_its_ports_again() {
+    let end: Arc<End> = Arc::default();
+    end.0.lock().open = true;
+    end.0.lock().room = usize::MAX;
+    // It was reset; the driver sets it up again, and does not begin from the start.
+    let mut machine = Machine::ready(console(&end));
+    give_control_buffers(&mut machine, 16);
+
+    say(&mut machine, 1, event::PORT_READY, 1);
+
+    let told: Vec<_> = events(&mut machine)
+        .into_iter()
+        .filter(|event| event.0 == 1)
+        .collect();
+    assert_eq!(told, [(1, event::PORT_NAME, 1), (1, event::PORT_OPEN, 1)]);
+    write(&mut machine, b"after");
+    assert_eq!(taken(&end), b"after");
+}
+
+#[test]
 fn an_end_that_opens_and_closes_is_told_to_the_driver() {
     let (mut machine, end) = open();
 
