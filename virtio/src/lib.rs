@@ -5,6 +5,7 @@
 //! starts a thread: each queue has an eventfd, and whichever thread waits on it calls
 //! [`VirtioPci::process_queue`].
 
+pub mod balloon;
 pub mod block;
 mod chain;
 pub mod console;
@@ -17,6 +18,7 @@ mod testing;
 mod transport;
 pub mod vsock;
 
+pub use balloon::{Balloon, BalloonConfig, BalloonInfo};
 pub use block::{Block, BlockConfig, BlockError, BlockWorker};
 pub use console::{Console, PortConfig, PortEnd};
 pub use device::{DeviceType, VirtioDevice};

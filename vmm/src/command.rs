@@ -15,11 +15,14 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use crate::access::{
     AddedTicket, NewTicket, Revocation, Revoked, SessionInfo, SessionList, Termination, TicketList,
 };
+use crate::balloon::BalloonStatus;
 use crate::config::Problem;
 use crate::config::disk::Disk;
 use crate::config::policy::OnResume;
+use crate::config::units::Size;
 use crate::console::Verdict;
 use crate::disk::{DiskInfo, DiskLimit, DiskList, DiskName, DiskResize};
+use crate::guest_agent::GuestAgent;
 
 /// Takes the answer to a command. Dropped without one, the asker is told that the machine ended.
 pub type Reply<T> = oneshot::Sender<Result<T, ApiError>>;
@@ -44,6 +47,17 @@ pub enum Command {
     PowerButton(Reply<()>),
     /// Give the guest another VM generation id; `wrong-state` if it has none.
     RenewGeneration(Reply<Generation>),
+    /// What the balloon does; `no-balloon` without one.
+    BalloonInfo(Reply<BalloonStatus>),
+    /// Ask the guest to keep so much of its memory.
+    SetBalloon {
+        /// Bytes.
+        target: Size,
+        /// Answered when the guest was asked; `no-balloon` without one.
+        reply: Reply<()>,
+    },
+    /// The port of the guest's agent; `no-agent` without one.
+    GuestAgent(Reply<Arc<GuestAgent>>),
     /// End the machine at once, without asking the guest.
     Shutdown(Reply<()>),
     /// What the display and its server do.
@@ -311,6 +325,12 @@ pub enum ErrorCode {
     NotTextMode,
     /// The machine's viewers are not served by TLS.
     NoTls,
+    /// The machine has no balloon.
+    NoBalloon,
+    /// The machine has no port for the guest's agent, or no agent is there.
+    NoAgent,
+    /// The guest's agent does not do what it is asked.
+    AgentRefused,
     /// A certificate's file is not what it should be.
     BadCertificate,
     /// The guest shows nothing now: it is between two modes.
@@ -353,10 +373,13 @@ impl ErrorCode {
             | Self::WrongState
             | Self::NoTls
             | Self::BadCertificate
+            | Self::NoBalloon
+            | Self::NoAgent
             | Self::Conflict
             | Self::Resource => 409,
             Self::TooLarge => 413,
             Self::Internal => 500,
+            Self::AgentRefused => 502,
             Self::Gone => 503,
             Self::Timeout => 504,
         }

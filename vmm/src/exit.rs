@@ -220,6 +220,9 @@ impl From<ApiError> for Failure {
             | ErrorCode::NoPicture
             | ErrorCode::WrongState
             | ErrorCode::NoTls
+            | ErrorCode::NoBalloon
+            | ErrorCode::NoAgent
+            | ErrorCode::AgentRefused
             | ErrorCode::Conflict => Exit::Refused,
             ErrorCode::BadCertificate => Exit::Config,
             ErrorCode::Timeout => Exit::Timeout,

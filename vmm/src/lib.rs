@@ -6,6 +6,7 @@
 
 pub mod access;
 pub mod api;
+pub mod balloon;
 pub mod cli;
 pub mod client;
 pub mod command;
@@ -17,6 +18,7 @@ pub mod doctor;
 pub mod events;
 pub mod exit;
 pub mod footprint;
+pub mod guest_agent;
 pub mod keymap;
 pub mod kvm;
 pub mod logging;

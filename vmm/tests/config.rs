@@ -199,7 +199,6 @@ fn what_is_not_built_is_refused_by_its_path() {
     let errors = World::new()
         .check(&with(json!({
             "nets": [{ "tap": "tap0" }],
-            "balloon": {},
         })))
         .unwrap_err();
 
@@ -221,7 +220,7 @@ fn what_is_not_built_is_refused_by_its_path() {
             .contains("not supported by this build yet"),
         "{errors}"
     );
-    assert_eq!(paths, ["balloon", "nets"]);
+    assert_eq!(paths, ["nets"]);
 }
 
 #[test]
@@ -267,6 +266,8 @@ fn the_filled_in_config_is_the_same_machine() {
         "serial": { "to": "file:log" },
         "rng": { "limit": { "rate": "64K", "burst": "4K" } },
         "vsock": { "cid": 3, "to": "unix:v" },
+        "balloon": { "stats_interval": "2s", "deflate_on_oom": true },
+        "channels": [{ "name": "org.qemu.guest_agent.0", "to": "guest-agent" }],
         "vmgenid": "6ba7b810-9dad-11d1-80b4-00c04fd430c8",
         "debug_exit": 0xf4,
         "on": { "reset": "exit" },
@@ -802,4 +803,23 @@ fn more_slots_than_a_device_has_functions_are_refused() {
     let problem = World::new().problem(json!({ "hotplug": { "slots": 9 } }));
 
     assert_eq!(problem.path.to_string(), "hotplug.slots");
+}
+
+#[test]
+fn a_balloon_that_asks_all_the_time_is_refused() {
+    let problem = World::new().problem(json!({ "balloon": { "stats_interval": "0s" } }));
+
+    assert_eq!(problem.path.to_string(), "balloon.stats_interval");
+}
+
+#[test]
+fn a_guest_has_one_agent_of_a_kind() {
+    let channels = json!([
+        { "name": "a", "to": "guest-agent" },
+        { "name": "b", "to": "guest-agent" },
+    ]);
+
+    let problem = World::new().problem(json!({ "channels": channels }));
+
+    assert_eq!(problem.path.to_string(), "channels[1].to");
 }

@@ -1,6 +1,8 @@
 //! The HTTP API on a Unix socket: every verb under `/api/v1/`.
 
 mod access;
+mod agent;
+mod balloon;
 mod disk;
 mod display;
 mod error;
@@ -34,7 +36,7 @@ pub const ROOT: &str = "/api/v1/";
 const BODY: usize = 64 << 10;
 
 /// Every verb with its method.
-pub const VERBS: [(&str, &str); 25] = [
+pub const VERBS: [(&str, &str); 33] = [
     ("GET", "vm.info"),
     ("PUT", "vm.pause"),
     ("PUT", "vm.resume"),
@@ -56,6 +58,14 @@ pub const VERBS: [(&str, &str); 25] = [
     ("PUT", "input.keys"),
     ("PUT", "input.text"),
     ("PUT", "input.pointer"),
+    ("GET", "disk.list"),
+    ("PUT", "disk.add"),
+    ("PUT", "disk.remove"),
+    ("PUT", "disk.resize"),
+    ("PUT", "disk.limit"),
+    ("GET", "balloon.info"),
+    ("PUT", "balloon.set"),
+    ("PUT", "agent.command"),
     ("GET", "events"),
     ("GET", "metrics"),
     ("GET", "openapi.json"),
@@ -121,6 +131,9 @@ impl Api {
             .route(verb!("input.keys"), put(input::keys))
             .route(verb!("input.text"), put(input::text))
             .route(verb!("input.pointer"), put(input::pointer))
+            .route(verb!("balloon.info"), get(balloon::info))
+            .route(verb!("balloon.set"), put(balloon::set))
+            .route(verb!("agent.command"), put(agent::command))
             .route(verb!("events"), get(stream::events))
             .route(verb!("metrics"), get(stream::metrics))
             .route(verb!("openapi.json"), get(openapi::serve))

@@ -4,7 +4,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use utoipa::OpenApi;
 
-use super::{access, disk, display, input, stream, vm};
+use super::{access, agent, balloon, disk, display, input, stream, vm};
 use crate::command::ApiError;
 use crate::events::Record;
 
@@ -41,6 +41,9 @@ use crate::events::Record;
         input::keys,
         input::text,
         input::pointer,
+        balloon::info,
+        balloon::set,
+        agent::command,
         stream::events,
         stream::metrics,
         serve,

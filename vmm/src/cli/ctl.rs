@@ -14,6 +14,7 @@ use ticket::{AddTicket, write_private};
 use super::{print, print_bytes};
 use crate::access::{Revocation, RevokedSessions, Termination};
 use crate::api::{Button, KeysRequest, PointerRequest, TextRequest};
+use crate::balloon::BalloonTarget;
 use crate::client::{Client, ClientError};
 use crate::command::TextScreen;
 use crate::config::disk::DiskLimits;
@@ -21,6 +22,7 @@ use crate::config::policy::OnResume;
 use crate::config::units::{Size, Span};
 use crate::disk::{DiskLimit, DiskName, DiskResize};
 use crate::exit::{Exit, Failure};
+use crate::guest_agent::AgentCommand;
 
 /// Which machine, and what of it.
 #[derive(Debug, Args)]
@@ -191,6 +193,18 @@ enum Verb {
     /// Move the pointer, press its buttons, turn its wheel.
     #[command(name = "input.pointer")]
     Pointer(Pointer),
+    /// What the balloon does, and what the guest says of its memory.
+    #[command(name = "balloon.info")]
+    BalloonInfo,
+    /// Ask the guest to keep so much of its memory and to give the rest back.
+    #[command(name = "balloon.set")]
+    SetBalloon {
+        /// How much, such as 512M.
+        target: Size,
+    },
+    /// Have the guest's agent carry a command out.
+    #[command(name = "agent.command")]
+    Agent(AgentArguments),
     /// Print what happens to the machine, one JSON object a line, until it ends.
     #[command(name = "events")]
     Events {
@@ -210,6 +224,20 @@ enum Verb {
     /// The JSON Schema of the config.
     #[command(name = "config.schema.json")]
     Schema,
+}
+
+#[derive(Debug, Args)]
+struct AgentArguments {
+    /// The command's name, such as guest-ping.
+    execute: String,
+    /// Its arguments, a JSON object.
+    arguments: Option<String>,
+    /// How long to wait for its answer; then the exit code is 124.
+    #[arg(long)]
+    timeout: Option<Span>,
+    /// Wait for no answer: guest-shutdown, for one, gives none if it succeeds.
+    #[arg(long)]
+    no_answer: bool,
 }
 
 #[derive(Debug, Args)]
@@ -389,6 +417,14 @@ impl Verb {
                 put("input.text", Some(json!(TextRequest { text })))
             }
             Self::Pointer(pointer) => put("input.pointer", Some(json!(pointer.request()))),
+            Self::BalloonInfo => get("balloon.info", Show::Json),
+            Self::SetBalloon { target } => {
+                put("balloon.set", Some(json!(BalloonTarget { target })))
+            }
+            Self::Agent(arguments) => Request {
+                show: Show::Json,
+                ..put("agent.command", Some(json!(arguments.request()?)))
+            },
             Self::Events { since, replay_only } => {
                 let since = since.map(|seq| format!("&since={seq}")).unwrap_or_default();
                 get(
@@ -399,6 +435,24 @@ impl Verb {
             Self::Metrics => get("metrics", Show::Bytes(None)),
             Self::Openapi => get("openapi.json", Show::Bytes(None)),
             Self::Schema => get("config.schema.json", Show::Bytes(None)),
+        })
+    }
+}
+
+impl AgentArguments {
+    fn request(self) -> Result<AgentCommand, Failure> {
+        let object = |text: String| {
+            serde_json::from_str(&text).map_err(|error| {
+                Failure::of(Exit::Usage, &error)
+                    .context("the arguments are no JSON object")
+                    .hint("quote them for the shell: '{\"path\": \"/bin/true\"}'")
+            })
+        };
+        Ok(AgentCommand {
+            execute: self.execute,
+            arguments: self.arguments.map(object).transpose()?,
+            timeout: self.timeout,
+            answer: self.no_answer.then_some(false),
         })
     }
 }

@@ -23,7 +23,7 @@ pub enum EndpointError {
     #[error("{0:?} is not a socket such as \"unix:guest.sock\"")]
     Unix(String),
     /// Not a [`ChannelTo`].
-    #[error("{0:?} is not one of \"spice-agent\", \"unix:PATH\" or \"file:PATH\"")]
+    #[error("{0:?} is not one of \"spice-agent\", \"guest-agent\", \"unix:PATH\" or \"file:PATH\"")]
     Channel(String),
 }
 
@@ -165,6 +165,8 @@ by_text!(UnixSocket);
 pub enum ChannelTo {
     /// The SPICE main channel's agent.
     SpiceAgent,
+    /// The API's `agent.command`.
+    GuestAgent,
     /// A Unix socket.
     Unix(PathBuf),
     /// A file, written anew.
@@ -177,6 +179,7 @@ impl FromStr for ChannelTo {
     fn from_str(text: &str) -> Result<Self, EndpointError> {
         match text {
             "spice-agent" => Ok(Self::SpiceAgent),
+            "guest-agent" => Ok(Self::GuestAgent),
             _ => path_after(text, "unix:")
                 .map(Self::Unix)
                 .or_else(|| path_after(text, "file:").map(Self::File))
@@ -189,6 +192,7 @@ impl fmt::Display for ChannelTo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::SpiceAgent => f.write_str("spice-agent"),
+            Self::GuestAgent => f.write_str("guest-agent"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
             Self::File(path) => write!(f, "file:{}", path.display()),
         }

@@ -40,6 +40,6 @@ pub struct Serial {
 pub struct Channel {
     /// The port's name in the guest, such as `"com.redhat.spice.0"`.
     pub name: String,
-    /// `"spice-agent"`, `"unix:PATH"` (one program at a time) or `"file:PATH"`.
+    /// `"spice-agent"`, `"guest-agent"` (for the API), `"unix:PATH"` (one program at a time) or `"file:PATH"`.
     pub to: ChannelTo,
 }

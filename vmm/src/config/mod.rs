@@ -35,6 +35,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+pub use balloon::BalloonSpec;
 pub use document::{Document, load};
 pub use host::Host;
 pub(crate) use host::meminfo;

@@ -7,6 +7,7 @@ use caraway_spice::Origin;
 use caraway_virtio::block::{ErrorPolicy, Limits};
 use uuid::Uuid;
 
+use super::balloon::BalloonSpec;
 use super::boot::{Boot, Firmware};
 use super::clock_base::ClockBase;
 use super::disk::{BackingImage, Cache, Disk, DiskFormat, OnDiskError};
@@ -52,6 +53,8 @@ pub struct MachineSpec {
     pub console: Option<ConsoleSpec>,
     /// The virtio socket device.
     pub vsock: Option<VsockSpec>,
+    /// The virtio memory balloon.
+    pub balloon: Option<BalloonSpec>,
     /// The virtio source of random numbers.
     pub rng: Option<RngSpec>,
     /// Slots for devices that come later.
@@ -315,13 +318,17 @@ impl MachineSpec {
             kind: "pcie-root-port",
             detail: format!("{} hot-plug slot(s)", hotplug.slots),
         });
-        let all = display
-            .chain(inputs)
-            .chain(disks)
-            .chain(console)
-            .chain(rng)
-            .chain(vsock)
-            .chain(hotplug);
+        let balloon = self.balloon.iter().map(|balloon| PciEntry {
+            address: balloon.address,
+            id: balloon.id.clone(),
+            kind: "virtio-balloon",
+            detail: match balloon.free_page_reporting {
+                true => "unused pages go to the host".to_owned(),
+                false => String::new(),
+            },
+        });
+        let all = display.chain(inputs).chain(disks).chain(console);
+        let all = all.chain(rng).chain(vsock).chain(balloon).chain(hotplug);
         let mut entries: Vec<PciEntry> = all.collect();
         entries.sort_by_key(|entry| entry.address);
         entries
@@ -391,7 +398,7 @@ impl MachineSpec {
                 .map(PortSpec::to_config)
                 .collect(),
             vsock: self.vsock.as_ref().map(VsockSpec::to_config),
-            balloon: None,
+            balloon: self.balloon.as_ref().map(BalloonSpec::to_config),
             rng: self.rng.as_ref().map(RngSpec::to_config),
             vmgenid: Some(self.vmgenid),
             hotplug: self.hotplug.as_ref().map(HotplugSpec::to_config),

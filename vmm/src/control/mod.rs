@@ -4,6 +4,7 @@
 //! [`Command`]s; the machine's own threads leave it [`Notice`]s.
 
 mod access;
+mod balloon;
 mod certificate;
 mod console;
 mod disks;
@@ -351,6 +352,11 @@ impl Control<'_> {
             },
             Command::PowerButton(reply) => drop(reply.send(self.power_button())),
             Command::RenewGeneration(reply) => drop(reply.send(self.renew_generation())),
+            Command::BalloonInfo(reply) => drop(reply.send(self.balloon())),
+            Command::SetBalloon { target, reply } => {
+                drop(reply.send(self.set_balloon(target)));
+            }
+            Command::GuestAgent(reply) => drop(reply.send(self.guest_agent())),
             Command::Shutdown(reply) => {
                 drop(reply.send(Ok(())));
                 return Some(Exit::Success);

@@ -18,6 +18,7 @@ use caraway_virtio::{Console, Keyboard, Tablet};
 use kvm_ioctls::{VcpuFd, VmFd};
 use vm_memory::{MmapRegion, VolatileMemory};
 
+use super::balloon::BalloonSlot;
 use super::board::{Board, Parts};
 use super::boot::Boot;
 use super::disks::{self, DiskFailed, RunningDisk};
@@ -162,6 +163,7 @@ impl Machine {
             .collect::<Result<Vec<RunningDisk>, _>>()
             .map_err(|error| Failure::of(Exit::Resource, &error))?;
         let agent = ends.agent().cloned();
+        let guest_agent = ends.guest_agent().cloned();
         let console = spec
             .console
             .as_ref()
@@ -170,6 +172,10 @@ impl Machine {
         let vsock = spec.vsock.as_ref().zip(vsock_socket);
         let vsock = vsock
             .map(|(spec, socket)| vsock::add(spec, socket, &mut slots))
+            .transpose()?;
+        let balloon = spec.balloon.as_ref();
+        let balloon = balloon
+            .map(|balloon| BalloonSlot::add(balloon, spec.memory, &mut slots))
             .transpose()?;
         let rng = spec
             .rng
@@ -230,7 +236,9 @@ impl Machine {
             generation: generation.transpose()?,
             agent,
             console,
+            guest_agent,
             vsock,
+            balloon,
             rng,
             time: Time::new(clock, timers),
             _display_threads: threads,
@@ -335,13 +343,13 @@ fn add_inputs(
                 let changed = Arc::clone(&pointer_changed);
                 let device = Arc::new(Tablet::new().on_listening(move || changed()));
                 tablet.get_or_insert_with(|| Arc::clone(&device));
-                slots.attach_to_loop(spec.address, device)
+                slots.attach_to_loop(spec.address, device).map(drop)
             }
             InputDevice::Keyboard => {
                 let changed = Arc::clone(&lamps_changed);
                 let device = Arc::new(Keyboard::new(move |_| changed()));
                 keyboard.get_or_insert_with(|| Arc::clone(&device));
-                slots.attach_to_loop(spec.address, device)
+                slots.attach_to_loop(spec.address, device).map(drop)
             }
         };
         attached.map_err(|error| Failure::of(Exit::Resource, &error).context(spec.id.clone()))?;

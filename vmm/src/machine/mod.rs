@@ -1,5 +1,6 @@
 //! The machine: a small struct that owns its parts, and what is done to all of them together.
 
+mod balloon;
 mod board;
 mod boot;
 mod build;
@@ -44,7 +45,9 @@ pub use notices::{Notice, Notices};
 pub use signals::Signals;
 pub use tickers::Offset;
 
+use crate::balloon::BalloonStatus;
 use crate::exit::{Exit, Failure};
+use crate::guest_agent::GuestAgent;
 use crate::kvm::{GuestSpace, Interrupts};
 use crate::metrics::Metrics;
 use crate::vcpu::Vcpus;
@@ -63,7 +66,9 @@ pub struct Machine {
     generation: Option<generation::Generation>,
     agent: Option<Arc<Agent>>,
     console: Option<Arc<Console>>,
+    guest_agent: Option<Arc<GuestAgent>>,
     vsock: Option<Arc<Vsock>>,
+    balloon: Option<balloon::BalloonSlot>,
     rng: Option<Arc<Rng>>,
     time: time::Time,
     boot: boot::Boot,
@@ -185,6 +190,9 @@ impl Machine {
         if let Some(vsock) = &self.vsock {
             vsock::export(vsock, metrics);
         }
+        if let Some(balloon) = &self.balloon {
+            balloon.export(metrics);
+        }
         if let Some(rng) = &self.rng {
             rng::export(rng, metrics);
         }
@@ -211,6 +219,25 @@ impl Machine {
     #[must_use]
     pub fn agent(&self) -> Option<&Arc<Agent>> {
         self.agent.as_ref()
+    }
+
+    /// The port of the QEMU guest agent, if a channel is for it.
+    #[must_use]
+    pub fn guest_agent(&self) -> Option<&Arc<GuestAgent>> {
+        self.guest_agent.as_ref()
+    }
+
+    /// What the balloon does, if there is one.
+    #[must_use]
+    pub fn balloon(&self) -> Option<BalloonStatus> {
+        self.balloon.as_ref().map(balloon::BalloonSlot::status)
+    }
+
+    /// Asks the guest to keep so many bytes of its memory; nothing happens without a balloon.
+    pub fn set_balloon(&self, bytes: u64) {
+        if let Some(balloon) = &self.balloon {
+            balloon.set_target(bytes);
+        }
     }
 
     /// The console of the channels, if there are any.

@@ -20,6 +20,7 @@ use super::event_loop::Source;
 use crate::config::PortSpec;
 use crate::config::endpoint::ChannelTo;
 use crate::exit::{Exit, Failure};
+use crate::guest_agent::GuestAgent;
 use crate::socket::SocketFile;
 
 /// The ends of a console's ports, opened and not yet joined to it.
@@ -28,6 +29,7 @@ pub struct PortEnds {
     ports: Vec<PortConfig>,
     sockets: Vec<Arc<SocketEnd>>,
     agent: Option<Arc<Agent>>,
+    guest_agent: Option<Arc<GuestAgent>>,
 }
 
 impl PortEnds {
@@ -46,6 +48,11 @@ impl PortEnds {
                     let agent = Agent::new();
                     ends.agent = Some(Arc::clone(&agent));
                     Arc::new(AgentPort(agent))
+                }
+                ChannelTo::GuestAgent => {
+                    let agent: Arc<GuestAgent> = Arc::default();
+                    ends.guest_agent = Some(Arc::clone(&agent));
+                    agent
                 }
                 ChannelTo::Unix(path) => {
                     let file = SocketFile::bind(path).map_err(|error| failed(&error))?;
@@ -75,6 +82,11 @@ impl PortEnds {
         self.agent.as_ref()
     }
 
+    /// The QEMU guest agent's port, if a channel is for it.
+    pub fn guest_agent(&self) -> Option<&Arc<GuestAgent>> {
+        self.guest_agent.as_ref()
+    }
+
     /// The ports for the console.
     pub fn take_ports(&mut self) -> Vec<PortConfig> {
         std::mem::take(&mut self.ports)
@@ -85,6 +97,10 @@ impl PortEnds {
         if let Some(agent) = self.agent {
             let wake = Arc::clone(wake);
             // A full counter is a bell that rings already.
+            agent.on_progress(move || drop(wake.write(1)));
+        }
+        if let Some(agent) = self.guest_agent {
+            let wake = Arc::clone(wake);
             agent.on_progress(move || drop(wake.write(1)));
         }
         let watch = |end| {

@@ -81,7 +81,7 @@ impl Slots<'_> {
         Ok(pci)
     }
 
-    /// Puts `device` at `address`, its queues served by the event loop.
+    /// Puts `device` at `address`, its queues served by the event loop; its PCI function.
     ///
     /// # Errors
     /// [`AttachError`].
@@ -89,7 +89,7 @@ impl Slots<'_> {
         &mut self,
         address: PciAddress,
         device: Arc<D>,
-    ) -> Result<(), AttachError> {
+    ) -> Result<Arc<VirtioPci<D>>, AttachError> {
         let pci = self.attach(address, device)?;
         for (index, event) in (0..).zip(pci.queue_events()) {
             let fd = event.as_raw_fd();
@@ -99,7 +99,7 @@ impl Slots<'_> {
                 Keep::Yes
             }));
         }
-        Ok(())
+        Ok(pci)
     }
 
     /// Calls `expired` on the event loop whenever `timer` has rung.

@@ -38,6 +38,14 @@ impl Checker<'_> {
             let hint = "a machine has one agent for all viewers; remove one of the two";
             self.bad(at!("channels", *second, "to"), message, hint);
         }
+        let guest_agents: Vec<usize> = (0..channels.len())
+            .filter(|index| channels[*index].to == ChannelTo::GuestAgent)
+            .collect();
+        if let [first, second, ..] = guest_agents.as_slice() {
+            let message = format!("channels[{first}] is the guest agent's already");
+            let hint = "a guest has one such agent; remove one of the two";
+            self.bad(at!("channels", *second, "to"), message, hint);
+        }
         let mut names = BTreeSet::new();
         let ports = channels.iter().enumerate().map(|(index, channel)| {
             let path = at!("channels", index);
@@ -73,7 +81,7 @@ impl Checker<'_> {
 
     fn end_of_port(&mut self, channel: &Channel, place: JsonPath) -> ChannelTo {
         match &channel.to {
-            ChannelTo::SpiceAgent => ChannelTo::SpiceAgent,
+            agent @ (ChannelTo::SpiceAgent | ChannelTo::GuestAgent) => agent.clone(),
             ChannelTo::Unix(path) => ChannelTo::Unix(self.socket(path, place)),
             ChannelTo::File(path) => ChannelTo::File(self.new_file(path, place)),
         }

@@ -1,5 +1,6 @@
 //! From what the config says to what will run; a file for each part of the config.
 
+mod balloon;
 mod board;
 mod boot;
 mod channels;
@@ -114,6 +115,8 @@ impl Checker<'_> {
         let inputs = self.inputs(config);
         let disks = self.disks(&config.disks);
         let console = self.channels(config);
+        let balloon = config.balloon.as_ref();
+        let balloon = balloon.and_then(|balloon| self.balloon(balloon));
         let vsock = config.vsock.as_ref().and_then(|vsock| self.vsock(vsock));
         let rng = config.rng.as_ref().and_then(|rng| self.rng(rng));
         let hotplug = config.hotplug.as_ref();
@@ -141,6 +144,7 @@ impl Checker<'_> {
             disks,
             console,
             vsock,
+            balloon,
             rng,
             hotplug,
             serial,
@@ -173,18 +177,8 @@ impl Checker<'_> {
     }
 
     fn refuse_what_is_not_built(&mut self, config: &Config) {
-        let missing = [
-            (!config.nets.is_empty(), at!("nets"), "network cards"),
-            (
-                config.balloon.is_some(),
-                at!("balloon"),
-                "the memory balloon",
-            ),
-        ];
-        for (asked, path, what) in missing {
-            if asked {
-                self.unsupported(path, what);
-            }
+        if !config.nets.is_empty() {
+            self.unsupported(at!("nets"), "network cards");
         }
     }
 }

@@ -25,6 +25,9 @@ impl Checker<'_> {
             let who = format!("disks[{index}]");
             self.claim(&disk.id, disk.address, at!("disks", index), &who);
         }
+        if let Some(balloon) = &config.balloon {
+            self.claim(&balloon.id, balloon.address, at!("balloon"), "balloon");
+        }
         if let Some(vsock) = &config.vsock {
             self.claim(&vsock.id, vsock.address, at!("vsock"), "vsock");
         }

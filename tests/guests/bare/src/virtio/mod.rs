@@ -1,10 +1,12 @@
 //! The driver's side of virtio over PCI, version 1.2.
 
+pub mod balloon;
 pub mod blk;
 pub mod console;
 pub mod disk;
 pub mod input;
 pub mod plan;
+pub mod relay;
 pub mod rng;
 pub mod vsock;
 
@@ -70,7 +72,7 @@ struct Rings {
 }
 
 /// Queues in use at a time.
-const QUEUES: usize = 4;
+const QUEUES: usize = 6;
 
 static mut RINGS: [Rings; QUEUES] = [const { EMPTY }; QUEUES];
 
