@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use caraway_tests::vm::Vm;
+use caraway_tests::vm::{Vm, bare_config, caraway, merge};
 use caraway_tests::wait::poll;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -109,9 +109,9 @@ fn run(cmdline: &str, disk: Value) -> String {
 
 /// Runs the plan of `seed` on `disk`, and checks what it left in the image `name`.
 fn exercise(images: &Images, name: &str, format: &str, disk: Value, seed: u64) {
-    run(&format!("test=disk seed={seed} rounds=400"), disk);
+    run(&format!("test=disk seed={seed} rounds=250"), disk);
 
-    let known = known_after(Plan::new(seed, true), 400);
+    let known = known_after(Plan::new(seed, true), 250);
     assert_holds(&images.disk(name, format), &known);
     if format == "qcow2" {
         let said = images.qemu_img(&format!("check {name}"));
@@ -190,10 +190,10 @@ fn every_cache_mode_holds_what_was_written_on_several_queues() {
             let disk =
                 json!({ "path": images.path(&name), "format": format, "cache": mode, "queues": 4 });
 
-            let serial = run(&format!("test=disk queues=4 seed={seed} rounds=60"), disk);
+            let serial = run(&format!("test=disk queues=4 seed={seed} rounds=30"), disk);
 
             assert!(serial.contains("queues 4"), "{serial}");
-            let known = known_after(Plan::new(seed, true), 60);
+            let known = known_after(Plan::new(seed, true), 30);
             assert_holds(&images.disk(&name, format), &known);
         }
     }
@@ -318,6 +318,96 @@ fn qemu_may_read_what_is_under_a_running_disk_and_not_write_it() {
     let (_, writes_top) = images.try_qemu_img("resize top.qcow2 +1M");
 
     assert!(reads && !writes && !writes_top, "{said}");
+}
+
+#[test]
+fn a_running_disk_grows_and_is_limited() {
+    let images = Images::new();
+    images.qemu_img(&format!("create -q -f qcow2 a.qcow2 {SIZE}"));
+    let disk = json!({ "id": "root", "path": images.path("a.qcow2") });
+    let vm = Vm::bare("test=disk rounds=0 discards=0", json!({ "disks": [disk] }));
+    vm.wait_for_serial("flushed ");
+
+    vm.api()
+        .put("disk.resize", r#"{ "id": "root", "size": "96M" }"#);
+    let slow = r#"{ "id": "root", "limits": { "ops_per_second": 20, "ops_burst": 1 } }"#;
+    vm.api().put("disk.limit", slow);
+    let reads = || metric(&vm, "disk_reads_total") + metric(&vm, "disk_writes_total");
+    let before = reads();
+    std::thread::sleep(Duration::from_secs(1));
+    let within = reads() - before;
+
+    let disks = vm.api().json("disk.list");
+    assert_eq!(disks["disks"][0]["size"], 96 << 20);
+    assert_eq!(disks["disks"][0]["limits"]["ops_per_second"], 20);
+    assert!(within <= 40, "{within} requests in a second");
+    assert!(metric(&vm, "disk_throttled_total") > 0);
+    let smaller = vm
+        .api()
+        .ask("PUT", "disk.resize", r#"{ "id": "root", "size": "1M" }"#);
+    assert_eq!(smaller.unwrap().status, 400);
+    let unknown = vm
+        .api()
+        .ask("PUT", "disk.resize", r#"{ "id": "rot", "size": "1M" }"#);
+    assert_eq!(unknown.unwrap().status, 404);
+    let events = String::from_utf8(vm.api().get("events?since=0&replay_only=true")).unwrap();
+    assert!(
+        events.contains("disk.resized") && events.contains("disk.limited"),
+        "{events}"
+    );
+    vm.api().put("vm.shutdown", "");
+    drop(vm);
+    let said = images.qemu_img("check a.qcow2");
+    assert!(said.contains("No errors were found"), "{said}");
+}
+
+#[test]
+fn a_full_host_pauses_the_machine_which_goes_on_when_there_is_room() {
+    let images = Images::new();
+    let folder = images.0.path().display().to_string();
+    let mut command = Command::new("unshare");
+    let script = "mount -t tmpfs -o size=8M none \"$0\" && truncate -s 64M \"$0/disk.img\" \
+                  && head -c 7900K /dev/zero >\"$0/ballast\" && exec \"$@\"";
+    command
+        .args(["-rm", "sh", "-c", script, &folder])
+        .arg(caraway());
+    let disk = json!({ "id": "root", "path": images.path("disk.img") });
+    let config = merge(
+        bare_config("test=disk rounds=900 discards=0"),
+        json!({ "disks": [disk] }),
+    );
+    let mut vm = Vm::start_by(command, &config, &[]);
+    let events = || String::from_utf8(vm.api().get("events?since=0&replay_only=true"));
+    let stopped = poll(Duration::from_secs(60), || {
+        let paused = vm.api().ask("GET", "vm.info", "").ok()?;
+        let paused = String::from_utf8(paused.body)
+            .ok()?
+            .contains(r#""state":"paused""#);
+        paused.then(|| events().unwrap())
+    });
+
+    let ballast = format!("/proc/{}/root{folder}/ballast", vm.pid());
+    fs::remove_file(ballast).unwrap();
+    vm.api().put("vm.resume", "");
+
+    let stopped = stopped.unwrap();
+    let told = [
+        "disk.error",
+        r#""no_space":true"#,
+        r#""action":"pause""#,
+        "vm.paused",
+    ];
+    assert!(told.iter().all(|told| stopped.contains(told)), "{stopped}");
+    assert_eq!(vm.wait(), 0, "{}", vm.serial());
+}
+
+fn metric(vm: &Vm, name: &str) -> u64 {
+    let text = String::from_utf8(vm.api().get("metrics")).unwrap();
+    let line = text
+        .lines()
+        .find(|line| line.starts_with(&format!("caraway_{name}{{")));
+    let number = line.and_then(|line| line.rsplit(' ').next());
+    number.unwrap().parse().unwrap()
 }
 
 /// Kills a program in the middle of writes; what was flushed must be there.

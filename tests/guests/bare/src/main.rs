@@ -52,6 +52,7 @@ const TESTS: &[Test] = &[
     ("blk", virtio::blk::test),
     ("blk-msix", virtio::blk::test_interrupts),
     ("disk", virtio::disk::test),
+    ("disk-load", virtio::load::test),
     ("console", virtio::console::test),
     ("input", virtio::input::test),
     ("rng", virtio::rng::test),

@@ -3,6 +3,7 @@
 //! A section is a module with a function that prints its table. Without arguments all of them run,
 //! else those that are named.
 
+mod disk;
 mod replay;
 mod startup;
 mod ticks;
@@ -22,6 +23,11 @@ const SECTIONS: &[Section] = &[
         viewing::slow_link,
     ),
     ("lan", "a busy screen without a limit", viewing::lan),
+    (
+        "disk",
+        "requests of a disk, and what they cost",
+        disk::bench,
+    ),
     (
         "ticks",
         "timer ticks of a guest that is held up half of the time",

@@ -5,6 +5,7 @@ pub mod blk;
 pub mod console;
 pub mod disk;
 pub mod input;
+pub mod load;
 pub mod plan;
 pub mod relay;
 pub mod rng;
