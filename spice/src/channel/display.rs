@@ -339,6 +339,7 @@ impl Sender<'_> {
             return None;
         };
         if let Some(fill) = draw::fill(area, &pixels) {
+            self.encoder.recycle(pixels);
             return Some(fill);
         }
         let codec = self.shared.client.lock().codec;
@@ -354,7 +355,7 @@ impl Sender<'_> {
     fn read(&mut self, area: Rect) -> Option<Pixels> {
         let mut buffer = std::mem::take(&mut self.buffer);
         let pixels = if self.read_bytes(area, &mut buffer) {
-            Pixels::new(area.width(), area.height(), &buffer)
+            (self.encoder).pixels(area.width(), area.height(), &buffer)
         } else {
             None
         };

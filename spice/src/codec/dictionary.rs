@@ -17,7 +17,7 @@ const BOUNDARY: u32 = 1 << 24;
 /// Pixels that are remembered for a session at most, 8 bytes each: a screen of 1920×1080.
 const MAX_PIXELS: usize = 2 << 20;
 /// A dictionary that is full forgets one part in so many at once.
-const PART: usize = 8;
+const PART: usize = 4;
 /// Images that are remembered at most.
 const MAX_IMAGES: usize = 1 << 16;
 
@@ -39,6 +39,8 @@ pub(super) struct Images {
     /// The one that is being encoded.
     current: Image,
     next_id: u64,
+    /// Several channels have sent some.
+    are_shared: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -57,6 +59,11 @@ pub(super) struct Place {
 }
 
 impl Images {
+    /// Whether only one channel has ever sent any.
+    pub(super) fn are_all_ours(&self) -> bool {
+        !self.are_shared
+    }
+
     /// The pixel `distance` before `at`, if its channel has sent it.
     pub(super) fn find(&self, at: usize, distance: usize) -> Option<Place> {
         let source = at.checked_sub(distance)?;
@@ -78,7 +85,9 @@ impl Images {
 impl Contents {
     /// Takes up an image of which nothing is sent yet.
     pub(super) fn begin(&mut self, pixels: &[u32]) {
-        if self.pixels.is_empty() {
+        if self.pixels.capacity() == 0 {
+            // All at once: what grows is copied each time.
+            self.pixels.reserve_exact(self.limit);
             self.table.restart(self.limit);
         }
         self.make_room(pixels.len() + 1);
@@ -203,7 +212,9 @@ impl Access {
             }
         };
         home.state = State::Lent(self.id);
-        contents.images.current.owner = self.owner;
+        let images = &mut contents.images;
+        images.are_shared |= !images.sent.is_empty() && images.current.owner != self.owner;
+        images.current.owner = self.owner;
         Some(Lease {
             dictionary: self.dictionary.clone(),
             contents,

@@ -96,6 +96,14 @@ fn bytes_of(number: usize) -> usize {
 }
 
 impl Form for Stream<'_> {
+    fn reach(&self) -> usize {
+        usize::MAX
+    }
+
+    fn knows(&self, at: usize, distance: usize) -> bool {
+        self.places.are_all_ours() || self.places.find(at, distance).is_some()
+    }
+
     fn cost(&self, at: usize, distance: usize, length: usize) -> Option<usize> {
         let place = self.places.find(at, distance)?;
         let bytes = if place.pixel >> SHORT_BITS == 0 {

@@ -74,6 +74,14 @@ impl Encoder {
 struct Stream(Vec<u8>);
 
 impl Form for Stream {
+    fn reach(&self) -> usize {
+        MAX_DISTANCE
+    }
+
+    fn knows(&self, _: usize, _: usize) -> bool {
+        true
+    }
+
     fn cost(&self, _: usize, distance: usize, length: usize) -> Option<usize> {
         let bits = match distance {
             ..=FAR => 16,

@@ -4,6 +4,7 @@
 //! and an arm in [`Encoding::step`].
 
 mod bitmap;
+mod contest;
 mod deflate;
 mod dictionary;
 mod glz;
@@ -13,6 +14,7 @@ mod quic;
 mod repeats;
 mod texture;
 
+use contest::Contest;
 use deflate::Deflate;
 pub use dictionary::Dictionary;
 use dictionary::{Access, Lease};
@@ -22,8 +24,8 @@ pub(crate) use texture::is_gradual;
 /// How images are compressed (spice-protocol `enums.h`, `SpiceImageCompression`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Codec {
-    /// QUIC for photographs and gradients; GLZ for everything else, or LZ for clients that keep no
-    /// dictionary.
+    /// GLZ, or LZ for clients that keep no dictionary; for photographs and gradients QUIC, unless GLZ
+    /// makes them shorter.
     #[default]
     Auto,
     /// The same without GLZ.
@@ -55,16 +57,18 @@ impl Pixels {
     /// such rows, or if there is no pixel at all.
     #[must_use]
     pub fn new(width: u32, height: u32, bytes: &[u8]) -> Option<Self> {
+        Self::in_memory(Vec::new(), width, height, bytes)
+    }
+
+    /// The same, in memory that was used before.
+    fn in_memory(mut data: Vec<u32>, width: u32, height: u32, bytes: &[u8]) -> Option<Self> {
         let count = u64::from(width) * u64::from(height);
         if count == 0 || count.checked_mul(4) != Some(bytes.len() as u64) {
             return None;
         }
-        let data = bytes
-            .as_chunks::<4>()
-            .0
-            .iter()
-            .map(|&pixel| u32::from_le_bytes(pixel) & 0x00ff_ffff)
-            .collect();
+        let pixels = bytes.as_chunks::<4>().0.iter();
+        data.clear();
+        data.extend(pixels.map(|&pixel| u32::from_le_bytes(pixel) & 0x00ff_ffff));
         Some(Self {
             width,
             height,
@@ -160,6 +164,9 @@ pub struct Encoder {
     table: Table,
     deflate: Deflate,
     access: Option<Access>,
+    contest: Contest,
+    /// Memory for pixels.
+    spare: Vec<u32>,
     /// The last image, if it is to enter the dictionary.
     unsent: Option<Lease>,
 }
@@ -175,31 +182,48 @@ impl Encoder {
         }
     }
 
+    /// [`Pixels::new`] in the memory of the image before.
+    #[must_use]
+    pub fn pixels(&mut self, width: u32, height: u32, bytes: &[u8]) -> Option<Pixels> {
+        Pixels::in_memory(std::mem::take(&mut self.spare), width, height, bytes)
+    }
+
+    /// Takes back the memory of pixels that are not encoded.
+    pub fn recycle(&mut self, pixels: Pixels) {
+        self.spare = pixels.data;
+        // A whole screen is rare, and need not be kept room for.
+        self.spare.truncate(SPARE);
+        self.spare.shrink_to(SPARE);
+    }
+
     /// Starts to encode. The last image, unless it is [`sent`](Self::sent), never will be.
     #[must_use]
     pub fn begin(&mut self, codec: Codec, pixels: Pixels) -> Encoding<'_> {
         self.unsent = None;
         let gradual = matches!(codec, Codec::Auto | Codec::AutoLz) && texture::is_gradual(&pixels);
-        let state = match codec {
-            _ if gradual => State::Quic(Box::new(quic::Encoder::new(&pixels))),
-            Codec::Raw => State::Raw,
-            Codec::Lz4 => State::Lz4(None),
-            Codec::Quic => State::Quic(Box::new(quic::Encoder::new(&pixels))),
-            Codec::Auto | Codec::Glz => match self.lease(&pixels) {
-                Some(lease) => State::Glz(glz::Encoder::new(&pixels, lease)),
-                None => State::Lz(lz::Encoder::new(&pixels, &mut self.table)),
-            },
-            Codec::AutoLz | Codec::Lz => State::Lz(lz::Encoder::new(&pixels, &mut self.table)),
+        let may_refer = match codec {
+            Codec::Auto => !gradual || self.contest.enter(),
+            Codec::Glz => true,
+            _ => false,
+        };
+        let lease = match &self.access {
+            Some(access) if may_refer => access.lease(pixels.data.len()),
+            _ => None,
+        };
+        let state = match (codec, lease) {
+            (Codec::Raw, _) => State::Raw,
+            (Codec::Lz4, _) => State::Lz4(None),
+            (_, Some(lease)) => State::Glz(glz::Encoder::new(&pixels, lease)),
+            (Codec::Quic, None) => State::quic(&pixels),
+            (_, None) if gradual => State::quic(&pixels),
+            (_, None) => State::Lz(lz::Encoder::new(&pixels, &mut self.table)),
         };
         Encoding {
             encoder: self,
             pixels,
             state,
+            gradual,
         }
-    }
-
-    fn lease(&self, pixels: &Pixels) -> Option<Lease> {
-        self.access.as_ref()?.lease(pixels.data.len())
     }
 
     /// The image that was finished last is on its way to the client.
@@ -215,6 +239,8 @@ pub struct Encoding<'a> {
     encoder: &'a mut Encoder,
     pixels: Pixels,
     state: State,
+    /// QUIC may be better.
+    gradual: bool,
 }
 
 enum State {
@@ -231,6 +257,14 @@ enum State {
     Quic(Box<quic::Encoder>),
 }
 
+impl State {
+    fn quic(pixels: &Pixels) -> Self {
+        Self::Quic(Box::new(quic::Encoder::new(pixels)))
+    }
+}
+
+/// Pixels whose memory is kept: those of the largest piece.
+const SPARE: usize = 128 * 1024;
 /// Pixels encoded in a step: well under a millisecond.
 const STEP: usize = 32 * 1024;
 /// Bytes of a GLZ stream that are too few to gain anything.
@@ -242,7 +276,7 @@ impl Encoding<'_> {
         match &mut self.state {
             State::Raw => false,
             State::Lz(encoder) => encoder.step(&self.pixels, &mut self.encoder.table, STEP),
-            State::Glz(encoder) => encoder.step(STEP) || self.begin_zlib(),
+            State::Glz(encoder) => encoder.step(STEP) || self.after_glz(),
             State::ZlibGlz { glz, deflated, .. } => {
                 let rest = &glz[*deflated..];
                 if rest.is_empty() {
@@ -261,14 +295,19 @@ impl Encoding<'_> {
         }
     }
 
-    /// Puts a complete GLZ stream into a zlib stream, if that is likely to pay: what copies made
+    /// Goes on with a complete GLZ stream: gives it up for QUIC, or puts it into a zlib stream, if that is likely to pay: what copies made
     /// little shorter is no text, and would only take time.
-    fn begin_zlib(&mut self) -> bool {
+    fn after_glz(&mut self) -> bool {
         let State::Glz(encoder) = std::mem::replace(&mut self.state, State::Raw) else {
             return false;
         };
         let (glz, lease) = encoder.finish();
-        let pays = glz.len() >= TINY && glz.len() <= self.pixels.data.len() * 2;
+        let pixels = self.pixels.data.len();
+        if self.gradual && !self.encoder.contest.wins(glz.len(), pixels) {
+            self.state = State::quic(&self.pixels);
+            return true;
+        }
+        let pays = glz.len() >= TINY && glz.len() <= pixels * 2;
         self.encoder.deflate.begin();
         self.state = State::ZlibGlz {
             deflated: if pays { 0 } else { glz.len() },
@@ -298,6 +337,11 @@ impl Encoding<'_> {
             State::Lz4(Some(data)) => (ImageKind::Lz4, data),
             State::Quic(encoder) => (ImageKind::Quic, encoder.finish()),
         };
+        if kind == ImageKind::Quic {
+            self.encoder
+                .contest
+                .learn(data.len(), self.pixels.data.len());
+        }
         let image = |kind, data| Image {
             kind,
             width: self.pixels.width,
@@ -305,12 +349,15 @@ impl Encoding<'_> {
             unpacked: unpacked.filter(|_| kind == ImageKind::ZlibGlzRgb),
             data,
         };
-        if kind == ImageKind::Bitmap || data.len() >= bitmap::encoded_len(&self.pixels) {
+        let image = if kind == ImageKind::Bitmap || data.len() >= bitmap::encoded_len(&self.pixels)
+        {
             self.encoder.unsent = None;
             image(ImageKind::Bitmap, bitmap::encode(&self.pixels))
         } else {
             image(kind, data)
-        }
+        };
+        self.encoder.recycle(self.pixels);
+        image
     }
 }
 

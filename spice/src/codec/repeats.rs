@@ -11,16 +11,27 @@
 const MAX_TABLE_BITS: u32 = 16;
 const MIN_TABLE_BITS: u32 = 8;
 /// Candidates that are compared for one place.
-const DEPTH: usize = 48;
-/// A copy so long is taken without looking for a longer one.
-const LONG: usize = 512;
+const DEPTH: usize = 16;
+/// A copy so long is taken without looking for a longer one from the same place …
+const LONG: usize = 192;
+/// … and one of this length without looking at the next place.
+const GOOD: usize = 48;
+/// Pixels that are compared for one place: copies that can't be told may be long.
+const COMPARED: usize = 4 * LONG;
 /// After `1 << this` vain searches in a row, every second run is looked up, and so on.
 const SKIP_SHIFT: u32 = 5;
+/// Of the runs of a copy, so many are remembered, and of the others one in so many.
+const ALL_KEPT: usize = 16;
+const SOME_KEPT: usize = 4;
 /// Bits of one pixel that is written as it is.
 const LITERAL_BITS: usize = 25;
 
 /// Writes one form of the stream.
 pub(super) trait Form {
+    /// The farthest place that a copy may come from.
+    fn reach(&self) -> usize;
+    /// Whether it may come from there at all.
+    fn knows(&self, at: usize, distance: usize) -> bool;
     /// Bits of a copy, `None` if the form has no word for it.
     fn cost(&self, at: usize, distance: usize, length: usize) -> Option<usize>;
     /// Writes pixels as they are; there may be none.
@@ -49,6 +60,7 @@ impl Table {
         self.newest.clear();
         self.newest.resize(1 << self.bits, 0);
         self.older.clear();
+        self.older.reserve(pixels);
     }
 
     /// Forgets the first `count` places: the others are so much nearer to the start.
@@ -99,7 +111,7 @@ impl Runs {
     fn advance(&mut self, pixels: &[u32]) {
         let last = self.0[3];
         let rest = &pixels[last.min(pixels.len())..];
-        let same = rest.iter().take_while(|&&pixel| pixel == rest[0]).count();
+        let same = rest.get(1..).map_or(0, |after| 1 + common(rest, after));
         self.0 = [self.0[1], self.0[2], last, last + same];
     }
 
@@ -189,11 +201,15 @@ impl Walk {
 
     /// Remembers the runs that were passed.
     fn catch_up(&mut self, pixels: &[u32], table: &mut Table) {
+        let mut passed = 0;
         while self.runs.start() < self.at {
-            if self.ahead.take().is_none() {
+            // What is inside of a copy can be found at its source, too.
+            let is_kept = passed < ALL_KEPT || passed % SOME_KEPT == 0;
+            if self.ahead.take().is_none() && is_kept {
                 table.insert(self.runs.start(), self.runs.key(pixels));
             }
             self.runs.advance(pixels);
+            passed += 1;
         }
     }
 
@@ -212,7 +228,7 @@ impl Walk {
         let next = self.runs.start();
 
         let mut best = found.filter(|copy| copy.length > run || copy.gain >= repeat_gain);
-        if let Some(copy) = best.filter(|copy| copy.length < LONG && next < pixels.len()) {
+        if let Some(copy) = best.filter(|copy| copy.length < GOOD && next < pixels.len()) {
             // Waiting for one run may find something better.
             let ahead = search(pixels, table, form, &self.runs);
             let later = ahead.filter(|later| {
@@ -267,29 +283,39 @@ fn search(pixels: &[u32], table: &mut Table, form: &impl Form, runs: &Runs) -> O
     let here = runs.start();
     let mut candidate = table.insert(here, runs.key(pixels));
     let mut best: Option<Copy> = None;
-    for _ in 0..DEPTH {
-        let there = (candidate as usize).checked_sub(1)?;
-        // A longer one has this pixel in common, too.
+    let mut compared = 0;
+    let mut depth = DEPTH;
+    while depth > 0 {
+        let Some(there) = (candidate as usize).checked_sub(1) else {
+            break;
+        };
+        let distance = here - there;
+        // The others are farther still.
+        if distance > form.reach() {
+            break;
+        }
+        // One that is longer has this pixel in common, too.
         let longest = best.map_or(0, |best| best.length);
         let (Some(a), Some(b)) = (pixels.get(there + longest), pixels.get(here + longest)) else {
             break;
         };
-        let distance = here - there;
-        // What can't be referred to is not compared: it might be long, and looked at in vain each time.
-        if a == b && form.cost(here, distance, 1).is_some() {
+        if a == b && form.knows(here, distance) {
             let length = common(&pixels[there..], &pixels[here..]);
-            let copy = Copy::new(form, here, distance, length);
-            if copy.map(|copy| copy.gain) > best.map(|best| best.gain) {
-                best = copy;
+            if length > longest {
+                let copy = Copy::new(form, here, distance, length);
+                if copy.map(|copy| copy.gain) > best.map(|best| best.gain) {
+                    best = copy;
+                }
             }
-            if length > LONG {
+            compared += length;
+            if length > LONG || compared > COMPARED {
                 break;
             }
         }
         candidate = table.older.get(there).copied().unwrap_or(0);
-        if candidate == 0 {
-            break;
-        }
+        // What is good enough needs not become much better.
+        let is_good = best.is_some_and(|best| best.length >= GOOD);
+        depth = depth.saturating_sub(if is_good { DEPTH / 4 } else { 1 });
     }
     best
 }

@@ -183,6 +183,39 @@ fn a_photograph_is_sent_as_quic_and_half_as_long_as_lz_makes_it() {
     }
 }
 
+/// Waves of grey: gradual, and made of the same row again and again.
+fn waves(width: u32, height: u32) -> Vec<u8> {
+    let wave = |x: u32| {
+        if x % 64 < 32 {
+            x % 64 * 6
+        } else {
+            (63 - x % 64) * 6
+        }
+    };
+    (0..width * height)
+        .flat_map(|i| [wave(i % width) as u8; 3].into_iter().chain([0]))
+        .collect()
+}
+
+#[test]
+fn of_what_is_gradual_glz_has_what_repeats_and_quic_the_rest() {
+    let mut encoder = Encoder::with_dictionary(&Dictionary::default(), 1, WINDOW);
+    let client = Client::default();
+    let (waves, photograph) = (waves(640, 100), photograph(640, 100));
+    let expected = [
+        (&waves, ImageKind::ZlibGlzRgb),
+        (&photograph, ImageKind::Quic),
+        (&photograph, ImageKind::Quic),
+        (&waves, ImageKind::ZlibGlzRgb),
+    ];
+    for (bytes, kind) in expected {
+        let image = encoder.begin(Codec::Auto, pixels(640, 100, bytes)).finish();
+        encoder.sent();
+        assert_eq!(image.kind, kind);
+        assert_eq!(shown(&client.decode(&image)), colours(bytes));
+    }
+}
+
 #[test]
 fn noise_is_sent_raw() {
     let bytes: Vec<u8> = (0..64 * 64u32)
