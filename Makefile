@@ -36,7 +36,7 @@ e2e: build ## the program on /dev/kvm, with tiny guests and foreign SPICE client
 	$(RUN_TESTS) -p caraway-tests
 
 lab: build ## a stock Debian 12 under a nested KVM
-	tests/lab/run
+	tests/lab/run $(JOBS)
 
 fuzz: install-test ## every fuzz target for a minute, or FUZZ_SECONDS
 	CARGO_TARGET_DIR=$(TARGET_DIR) tests/fuzz/run

@@ -6,15 +6,11 @@ the last pixel that came, "bytes" what the channel has read, "draws" how often p
 the id, x, y, width and height of each.
 """
 
-import ctypes
 import json
 import sys
 import time
 
-import gi
-
-gi.require_version("SpiceClientGLib", "2.0")
-from gi.repository import GLib, GObject, SpiceClientGLib as Spice  # noqa: E402
+from glib_display import GLib, Primary, Spice, connect, new_session
 
 # The reference notices that a video has ended after a second, and then sends its last picture exactly.
 QUIET_S = 2.0
@@ -35,14 +31,6 @@ class Display:
     told_to_stop = None
 
 
-def on_primary(_channel, _format, width, height, stride, _shmid, data):
-    Display.primary = (width, height, stride, data)
-
-
-def on_primary_gone(_channel):
-    Display.primary = None
-
-
 def on_invalidate(_channel, _x, _y, _width, _height):
     Display.draws += 1
     Display.last = time.monotonic()
@@ -58,31 +46,12 @@ def on_channel_event(channel, event):
         loop.quit()
 
 
-def on_channel_new(_session, channel):
-    # `connect` is overridden on these types; the signal's is GObject's.
-    GObject.Object.connect(channel, "channel-event", on_channel_event)
+def on_channel(channel):
+    connect(channel, "channel-event", on_channel_event)
     if isinstance(channel, Spice.DisplayChannel) and channel.get_property("channel-id") == watched:
         Display.channel = channel
-        GObject.Object.connect(channel, "display-primary-create", on_primary)
-        GObject.Object.connect(channel, "display-primary-destroy", on_primary_gone)
-        GObject.Object.connect(channel, "display-invalidate", on_invalidate)
-    Spice.Channel.connect(channel)
-
-
-class Array(ctypes.Structure):
-    _fields_ = [("data", ctypes.POINTER(ctypes.c_uint)), ("length", ctypes.c_uint)]
-
-
-def monitors(channel):
-    """The property of that name, whose type the binding does not know."""
-    get = ctypes.CDLL("libgobject-2.0.so.0").g_object_get
-    array = ctypes.POINTER(Array)()
-    get(ctypes.c_void_p(hash(channel)), b"monitors", ctypes.byref(array), ctypes.c_void_p())
-    if not array:
-        return []
-    # Of SpiceDisplayMonitorConfig: id, surface, x, y, width, height.
-    fields = [array.contents.data[6 * at : 6 * at + 6] for at in range(array.contents.length)]
-    return [[head, *area] for head, _surface, *area in fields]
+        Display.primary = Primary(channel)
+        connect(channel, "display-invalidate", on_invalidate)
 
 
 def on_stop(_source, _condition):
@@ -92,7 +61,7 @@ def on_stop(_source, _condition):
 
 
 def end_when_still():
-    if Display.primary is None:
+    if not Display.primary:
         return True
     still_since = max(Display.last or 0, Display.told_to_stop)
     if time.monotonic() - still_since < QUIET_S:
@@ -101,43 +70,25 @@ def end_when_still():
     return False
 
 
-def save(path):
-    width, height, stride, data = Display.primary
-    pixels = ctypes.string_at(data, stride * height)
-    picture = bytearray(width * height * 3)
-    for y in range(height):
-        row = pixels[y * stride : y * stride + width * 4]
-        for channel in range(3):
-            start = y * width * 3 + channel
-            picture[start : (y + 1) * width * 3 : 3] = row[2 - channel :: 4]
-    with open(path, "wb") as file:
-        file.write(b"P6\n%d %d\n255\n" % (width, height))
-        file.write(picture)
-
-
 def fail():
     global verdict
     verdict = "nobody said when to stop"
     loop.quit()
 
 
-session = Spice.Session()
-session.set_property("host", host)
-session.set_property("port", port)
-session.set_property("enable-audio", False)
-GObject.Object.connect(session, "channel-new", on_channel_new)
+session = new_session(host, port, on_channel)
 Spice.Session.connect(session)
 GLib.io_add_watch(sys.stdin.fileno(), GLib.IOCondition.HUP | GLib.IOCondition.IN, on_stop)
 GLib.timeout_add_seconds(PATIENCE_S, fail)
 loop.run()
-if verdict is None and Display.primary is None:
+if verdict is None and not Display.primary:
     verdict = "there is no picture"
 if verdict is None:
-    save(out)
+    Display.primary.save(out)
     seconds = Display.last - Display.opened
     read = Display.channel.get_property("total-read-bytes")
     report = {"seconds": round(seconds, 3), "bytes": read, "draws": Display.draws}
-    print(json.dumps(report | {"monitors": monitors(Display.channel)}))
+    print(json.dumps(report | {"monitors": Display.primary.monitors()}))
 session.disconnect()
 if verdict:
     sys.exit(verdict)

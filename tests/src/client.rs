@@ -131,6 +131,7 @@ impl GlibWatch {
         let file = |name: &str| File::create(folder.path().join(name)).unwrap();
         let mut command = Command::new("/usr/bin/python3");
         command
+            .arg("-B")
             .arg(concat!(
                 env!("CARGO_MANIFEST_DIR"),
                 "/clients/glib_watch.py"

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from console import Failed
-from jobs import JOBS, Job
+from jobs import DEFAULT, JOBS, Job
 from monitors import Images, L1Lost, start_caraway, start_qemu, start_tcg
 
 
@@ -48,22 +48,25 @@ def main() -> int:
     options = argparse.ArgumentParser()
     options.add_argument("--l1", type=Path, required=True)
     options.add_argument("--l2", type=Path, required=True)
+    options.add_argument("--desktop", type=Path, help="the image of jobs with a desktop")
     options.add_argument("--ryll", type=Path, required=True)
     options.add_argument("--monitor", choices=["caraway", "qemu", "tcg"], required=True)
     options.add_argument("--caraway", type=Path)
     options.add_argument("--results", type=Path, help="where to keep logs and pictures, of passed jobs too")
-    options.add_argument("jobs", nargs="*", metavar="JOB", help=f"of {', '.join(JOBS)}; all without one")
+    options.add_argument("jobs", nargs="*", metavar="JOB", help=f"of {', '.join(JOBS)}; {', '.join(DEFAULT)} without one")
     chosen = options.parse_args()
     unknown = [name for name in chosen.jobs if name not in JOBS]
     if unknown:
         options.error(f"no job {', '.join(unknown)}: there are {', '.join(JOBS)}")
 
-    images = Images(chosen.l1, chosen.l2)
+    names = chosen.jobs or DEFAULT
+    images = Images(chosen.l1, chosen.l2, chosen.desktop)
+    if any(JOBS[name].boot.directory(images) is None for name in names):
+        options.error("a job wants an image that is not given")
     starters = {"caraway": functools.partial(start_caraway, chosen.caraway), "qemu": start_qemu, "tcg": start_tcg}
     start = functools.partial(starters[chosen.monitor], images)
     # Short, for the sockets in it; kept when something failed.
     results = chosen.results or Path(tempfile.mkdtemp(prefix="lab-"))
-    names = chosen.jobs or list(JOBS)
 
     def passes(name: str) -> bool:
         begun = time.monotonic()

@@ -1,5 +1,6 @@
 """What the lab asks of a monitor, one function a job."""
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,12 +8,15 @@ from pathlib import Path
 
 from clocks import keeps_time_over_pauses
 from console import Failed
+from desktop import Desktop
 from monitors import Boot, CarawayGuest, Guest
+from pictures import Picture
 from slots import takes_a_disk_and_lets_it_go
-from viewer import Ryll, pixels
+from viewer import Ryll
 
 # Seconds. Nested under emulation everything takes some twenty times as long as on hardware.
 BOOT = 240
+DESKTOP_BOOT = 900
 SHUTDOWN = 120
 
 RED = b"\xaa\x00\x00"  # the VGA palette's dark red, which the console's escape sequence 41 chooses
@@ -57,12 +61,24 @@ def login_directly(guest: Guest, _ryll: Path) -> None:
     power_off(guest)
 
 
+def random_desktop(guest: Guest, _ryll: Path) -> None:
+    """A desktop on each of X's two drivers; after every step of a random walk all pictures of it agree."""
+    steps, seed = (int(os.environ.get(name) or usual) for name, usual in (("LAB_STEPS", 24), ("LAB_SEED", 1)))
+    guest.serial.login(DESKTOP_BOOT)
+    with Desktop(guest, seed) as desktop:
+        for driver in ("kms", "qxl"):
+            desktop.start(driver)
+            desktop.walk(steps // 2)
+        desktop.report()
+    power_off(guest)
+
+
 def console_is_on_screen(guest: Guest, viewer: Ryll) -> None:
     # A colour the whole console takes tells it from any other picture; a blinking cursor would make
     # two pictures differ that are taken a moment apart.
     guest.serial.run("echo 0 >/sys/class/graphics/fbcon/cursor_blink")
     guest.serial.run(r"printf '\033[?25l\033[41m\033[2J\033[H' >/dev/tty1")
-    wanted = guest.serial.run("cat /sys/class/graphics/fb0/virtual_size").replace(",", " ")
+    wanted = guest.serial.run("cat /sys/class/graphics/fb0/virtual_size").replace(",", "x")
     deadline = time.monotonic() + 30
     while True:
         problem = compare_screens(guest, viewer, wanted)
@@ -79,10 +95,10 @@ def compare_screens(guest: Guest, viewer: Ryll, wanted: str) -> str | None:
     seen = viewer.screenshot()
     after = guest.screenshot()
     (guest.out / "ryll.png").write_bytes(seen)
-    size, data = pixels(seen)
-    if size != wanted:
-        return f"ryll shows {size} pixels where the guest's console has {wanted}"
-    red = data.count(RED) * len(RED) / len(data)
+    shown = Picture.from_png(seen)
+    if shown.size != wanted:
+        return f"ryll shows {shown.size} pixels where the guest's console has {wanted}"
+    red = shown.rgb.count(RED) * len(RED) / len(shown.rgb)
     if red < 0.95:
         return f"only {red:.0%} of ryll's picture is the console's red"
     if before is None or after is None:
@@ -90,10 +106,9 @@ def compare_screens(guest: Guest, viewer: Ryll, wanted: str) -> str | None:
     (guest.out / "caraway.png").write_bytes(after)
     if before != after:
         return "the screen does not come to rest"
-    own_size, own = pixels(after)
-    if (own_size, own) != (size, data):
-        differing = sum(1 for i in range(0, min(len(own), len(data)), 3) if own[i : i + 3] != data[i : i + 3])
-        return f"display.screenshot ({own_size}) and ryll ({size}) differ in {differing} pixels"
+    difference = Picture.from_png(after).difference(shown)
+    if difference:
+        return f"display.screenshot and ryll: {difference}"
     return None
 
 
@@ -114,9 +129,11 @@ def power_off(guest: Guest) -> None:
         raise Failed(f"the monitor ended with {code} after `poweroff`")
 
 
-# The longest first, so that no processor waits at the end.
+# Those of every test run, the longest first, so that no processor waits at the end.
+DEFAULT = ["pvh", "grub", "bzimage"]
 JOBS = {
     "pvh": Job(Boot("vmlinux"), reboot_directly),
     "grub": Job(Boot(), firmware_desktop),
     "bzimage": Job(Boot("vmlinuz"), login_directly),
+    "desktop": Job(Boot("vmlinux", "desktop"), random_desktop),
 }

@@ -21,6 +21,7 @@ COMMAND_LINE = "root=/dev/vda1 ro console=tty0 console=ttyS0,115200"
 SPICE_PORT = 5930
 API_PORT = 5931
 TIME_PORT = 5932
+DATA_PORT = 5933
 # How much longer than it was every pause is made out to be; see docs/time.md.
 LONGER_PAUSES = 600
 # A disk in L1 that is added while the guest runs.
@@ -45,27 +46,37 @@ class L1Lost(Exception):
 
 @dataclass(frozen=True)
 class Images:
-    """The cached directories that `l1/build` and `l2/build` filled."""
+    """The cached directories that `l1/build` and `l2/build` filled; `desktop` only if a job wants it."""
 
     l1: Path
     l2: Path
+    desktop: Path | None
 
 
 @dataclass(frozen=True)
 class Boot:
-    """Firmware and GRUB from the disk, or the named kernel of the L2 directory directly."""
+    """Firmware and GRUB from the disk, or the named kernel of the disk's directory directly."""
 
     kernel: str | None = None
+    # A field of `Images`.
+    disk: str = "l2"
+
+    def directory(self, images: Images) -> Path:
+        return getattr(images, self.disk)
 
 
 class Guest:
-    """A started L2: its serial line, its SPICE port on this machine, and its end."""
+    """A started L2: its serial line, its SPICE port on this machine, and its end.
+
+    `data_port` leads to the virtio console port `lab` of the guest.
+    """
 
     def __init__(self, process: subprocess.Popen, stream: socket.socket, out: Path):
         self._process = process
         self.out = out
         self.serial = Console(stream, out / "serial.log", self.check_alive)
         self.spice_port = 0
+        self.data_port = 0
 
     def check_alive(self) -> None:
         if self._process.poll() is not None:
@@ -83,9 +94,17 @@ class Guest:
             self.serial.drain()
         return self.exit_code()
 
-    def screenshot(self) -> bytes | None:
-        """The monitor's own picture of the screen as PNG, if it can make one."""
+    def screenshot(self, _head: int = 0) -> bytes | None:
+        """The monitor's own picture of a head as PNG, if it can make one."""
         return None
+
+    def heads(self) -> list[tuple[int, int, int, int]] | None:
+        """X, y, width and height of each head, if the monitor can tell."""
+        return None
+
+    def rest(self) -> None:
+        """Waits until the screen has been still for a while."""
+        time.sleep(2)
 
     def stop(self) -> None:
         if self._process.poll() is None:
@@ -182,34 +201,42 @@ class CarawayGuest(L1Guest):
 
         return ask
 
-    def screenshot(self) -> bytes:
-        return self.get("display.screenshot?head=0")
+    def screenshot(self, head: int = 0) -> bytes:
+        return self.get(f"display.screenshot?head={head}")
+
+    def heads(self) -> list[tuple[int, int, int, int]]:
+        heads = json.loads(self.get("display.info"))["heads"]
+        return [(head["x"], head["y"], head["width"], head["height"]) for head in heads]
+
+    def rest(self) -> None:
+        self.get("display.wait?stable=500ms&timeout=60s")
 
 
 def start_tcg(images: Images, boot: Boot, out: Path) -> Guest:
     ours, theirs = socket.socketpair()
-    spice = free_port()
-    command = qemu_command(images, boot, spice) + ["-accel", "tcg", "-cpu", "max"]
-    command += ["-drive", f"file={images.l2}/disk.raw,format=raw,if=none,id=root,snapshot=on"]
+    spice, data = free_port(), free_port()
+    command = qemu_command(images, boot, spice, f"host=127.0.0.1,port={data}") + ["-accel", "tcg", "-cpu", "max"]
+    command += ["-drive", f"file={boot.directory(images)}/disk.raw,format=raw,if=none,id=root,snapshot=on"]
     command += ["-chardev", f"socket,id=serial,fd={theirs.fileno()}"]
     guest = Guest(spawn(command, out, theirs), ours, out)
-    guest.spice_port = spice
+    guest.spice_port, guest.data_port = spice, data
     return guest
 
 
 def start_qemu(images: Images, boot: Boot, out: Path) -> Guest:
-    command = qemu_command(images, boot, SPICE_PORT) + ["-accel", "kvm", "-cpu", "host"]
+    data = f"host=10.0.2.15,port={DATA_PORT}"
+    command = qemu_command(images, boot, SPICE_PORT, data) + ["-accel", "kvm", "-cpu", "host"]
     command += ["-drive", "file=/dev/vda,format=raw,if=none,id=root"]
     command += ["-chardev", "stdio,id=serial,signal=off"]
-    return start_l1(L1Guest, images, out, "exec " + shlex.join(command))
+    return start_l1(L1Guest, images, boot, out, "exec " + shlex.join(command))
 
 
 def start_caraway(program: Path, images: Images, boot: Boot, out: Path) -> Guest:
     source = {"firmware": "seabios"}
     if boot.kernel:
         source = {
-            "kernel": str(images.l2 / boot.kernel),
-            "initrd": str(images.l2 / "initrd.img"),
+            "kernel": str(boot.directory(images) / boot.kernel),
+            "initrd": str(boot.directory(images) / "initrd.img"),
             "cmdline": COMMAND_LINE,
         }
     config = {
@@ -217,40 +244,52 @@ def start_caraway(program: Path, images: Images, boot: Boot, out: Path) -> Guest
         "cpus": 1,
         "memory": MEMORY,
         "boot": source,
-        "display": {"device": "qxl"},
+        "display": {"device": "qxl", "heads": 4},
         "spice": {"listen": [f"10.0.2.15:{SPICE_PORT}"], "auth": "none"},
         "disks": [{"id": "root", "path": "/dev/vda", "format": "raw"}],
         "serial": {"to": "stdio"},
+        "channels": [
+            {"name": "com.redhat.spice.0", "to": "spice-agent"},
+            {"name": "lab", "to": "unix:/run/lab.sock"},
+        ],
         "hotplug": {"slots": 2},
     }
     (out / "share").mkdir()
     (out / "share" / "vm.json").write_text(json.dumps(config, indent=2) + "\n")
-    # The API's socket can't live on 9p, nor be forwarded as it is.
-    job = f"socat TCP-LISTEN:{API_PORT},fork,reuseaddr UNIX-CONNECT:/run/api.sock >/run/out/socat.log 2>&1 &\n"
+    # Sockets can't live on 9p, nor be forwarded as they are.
+    job = "".join(
+        f"socat TCP-LISTEN:{port},fork,reuseaddr UNIX-CONNECT:/run/{name}.sock >>/run/out/socat.log 2>&1 &\n"
+        for port, name in ((API_PORT, "api"), (DATA_PORT, "lab"))
+    )
     job += f"/usr/bin/python3 -c {shlex.quote(TIME_SERVER)} {TIME_PORT} </dev/null >/dev/null 2>/run/out/time.log &\n"
     job += f"truncate -s 64M {ADDED_DISK}\n"
     job += f"exec {shlex.quote(str(program))} run /run/out/vm.json --api /run/api.sock"
     job += f" --longer-pauses {LONGER_PAUSES}s\n"
-    return start_l1(CarawayGuest, images, out, job)
+    return start_l1(CarawayGuest, images, boot, out, job)
 
 
-def qemu_command(images: Images, boot: Boot, spice: int) -> list[str]:
+def qemu_command(images: Images, boot: Boot, spice: int, data: str) -> list[str]:
     command = ["qemu-system-x86_64", "-M", "q35", "-smp", "1", "-m", MEMORY, "-nodefaults", "-display", "none"]
     command += ["-vga", "none", "-device", "qxl-vga", "-device", "virtio-blk-pci,drive=root"]
     command += ["-spice", f"port={spice},disable-ticketing=on", "-serial", "chardev:serial"]
+    command += ["-device", "virtio-serial-pci", "-chardev", "spicevmc,id=agent,name=vdagent"]
+    command += ["-device", "virtserialport,chardev=agent,name=com.redhat.spice.0"]
+    command += ["-chardev", f"socket,id=data,server=on,wait=off,{data}"]
+    command += ["-device", "virtserialport,chardev=data,name=lab"]
     if boot.kernel:
-        command += ["-kernel", str(images.l2 / boot.kernel), "-initrd", str(images.l2 / "initrd.img")]
+        command += ["-kernel", str(boot.directory(images) / boot.kernel)]
+        command += ["-initrd", str(boot.directory(images) / "initrd.img")]
         command += ["-append", COMMAND_LINE]
     return command
 
 
-def start_l1(kind: type[L1Guest], images: Images, out: Path, job: str) -> L1Guest:
+def start_l1(kind: type[L1Guest], images: Images, boot: Boot, out: Path, job: str) -> L1Guest:
     """Boots L1, which runs the shell script `job` with the guest's serial line as its terminal."""
     share = out / "share"
     share.mkdir(exist_ok=True)
     (share / "job").write_text(job + "\n")
     ours, theirs = socket.socketpair()
-    ports = {inside: free_port() for inside in (SPICE_PORT, API_PORT, TIME_PORT)}
+    ports = {inside: free_port() for inside in (SPICE_PORT, API_PORT, TIME_PORT, DATA_PORT)}
     forward = ",".join(f"hostfwd=tcp:127.0.0.1:{outside}-:{inside}" for inside, outside in ports.items())
     readonly = "security_model=none,readonly=on,multidevs=remap"
     # One CPU: QEMU's nested SVM hangs now and then with two.
@@ -263,12 +302,12 @@ def start_l1(kind: type[L1Guest], images: Images, out: Path, job: str) -> L1Gues
     command += ["-fsdev", f"local,id=host,path=/,{readonly}", "-device", "virtio-9p-pci,fsdev=host,mount_tag=host"]
     command += ["-fsdev", f"local,id=out,path={share},security_model=none"]
     command += ["-device", "virtio-9p-pci,fsdev=out,mount_tag=out"]
-    command += ["-drive", f"file={images.l2}/disk.raw,format=raw,if=none,id=root,snapshot=on"]
+    command += ["-drive", f"file={boot.directory(images)}/disk.raw,format=raw,if=none,id=root,snapshot=on"]
     command += ["-device", "virtio-blk-pci,drive=root"]
     command += ["-netdev", f"user,id=net,restrict=on,{forward}", "-device", "virtio-net-pci,netdev=net,romfile="]
     command += ["-device", "isa-debug-exit,iobase=0x501,iosize=1"]
     guest = kind(spawn(command, out, theirs), ours, out)
-    guest.spice_port = ports[SPICE_PORT]
+    guest.spice_port, guest.data_port = ports[SPICE_PORT], ports[DATA_PORT]
     if isinstance(guest, CarawayGuest):
         guest.api_port = ports[API_PORT]
         guest.time_port = ports[TIME_PORT]

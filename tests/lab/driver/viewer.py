@@ -1,4 +1,4 @@
-"""ryll, the SPICE client of Kerbside's own checks, steered through its control socket; and pictures."""
+"""SPICE clients that others wrote: ryll, steered through its control socket, and spice-gtk's library."""
 
 import base64
 import contextlib
@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from console import Failed
+from pictures import Picture
 
 SHIFT = 0x2A
 ENTER = 0x1C
@@ -132,17 +133,57 @@ class Ryll:
         raise Failed(f"ryll ended during {method}")
 
 
+class GlibViewer:
+    """spice-gtk's library, connected to `port`."""
+
+    PROGRAM = Path(__file__).resolve().parents[2] / "clients" / "glib_steer.py"
+
+    def __init__(self, port: int, out: Path):
+        self._shot = out / "glib.ppm"
+        with (out / "glib.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                ["/usr/bin/python3", "-B", self.PROGRAM, "127.0.0.1", str(port)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+
+    def picture(self) -> Picture | None:
+        """What the client's primary surface shows; nothing while it has none."""
+        if "error" in self._order("shot", str(self._shot)):
+            return None
+        return Picture.from_ppm(self._shot.read_bytes())
+
+    def ask_for_heads(self, heads: list[tuple[int, int, int, int]]) -> None:
+        """Tells the guest which monitors (x, y, width, height) its user has."""
+        answer = self._order("heads", heads)
+        if "error" in answer:
+            raise Failed(f"the client: {answer['error']}")
+
+    def close(self) -> None:
+        self._process.stdin.close()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _order(self, *order: object) -> dict:
+        try:
+            self._process.stdin.write(json.dumps(order) + "\n")
+            self._process.stdin.flush()
+        except OSError as error:
+            raise Failed(f"the client has ended: {error}") from error
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise Failed(f"the client ended at {order}: see glib.log")
+        return json.loads(answer)
+
+
 def key_for(character: str) -> tuple[int, bool]:
     for first, plain, shifted in ROWS:
         for row, with_shift in ((plain, False), (shifted, True)):
             if character in row:
                 return first + row.index(character), with_shift
     raise ValueError(f"no key for {character!r}")
-
-
-def pixels(png: bytes) -> tuple[str, bytes]:
-    """Width and height as text, and the red, green and blue byte of each pixel."""
-    command = ["convert", "png:-", "-alpha", "off", "-depth", "8", "ppm:-"]
-    ppm = subprocess.run(command, input=png, capture_output=True, check=True).stdout
-    _, size, _, data = ppm.split(b"\n", 3)
-    return size.decode(), data
