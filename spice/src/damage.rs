@@ -284,17 +284,28 @@ impl Damage {
         }
     }
 
-    /// Takes all damage of a film.
-    pub(crate) fn take_film(&mut self, film: Rect) {
+    /// Takes all damage of one of the films, which are these from here on, for a picture that is read next.
+    /// `false`, and nothing taken, while there are copies: the client must make them before it gets
+    /// pixels that are newer.
+    pub(crate) fn begin_picture(&mut self, films: Vec<Rect>, film: Rect) -> bool {
+        if self.has_copies() {
+            return false;
+        }
+        self.set_films(films);
         for index in self.tiles.touched(film) {
-            let Some(tile) = self.tiles.get_mut(index) else {
-                continue;
-            };
-            if !tile.damage.intersection(film).is_empty() {
+            if let Some(tile) = self.tiles.get_mut(index)
+                && !tile.damage.intersection(film).is_empty()
+            {
                 tile.damage = tile.damage.without(film);
                 self.damaged -= usize::from(tile.damage.is_empty());
             }
         }
+        true
+    }
+
+    /// Whether there are copies to be made.
+    pub(crate) fn has_copies(&self) -> bool {
+        !self.moves.is_empty()
     }
 
     /// Whether anything of `area` is damaged.

@@ -76,9 +76,14 @@ impl Viewer {
         self.state.lock().damage.set_films(films);
     }
 
-    /// Takes what is new of a film.
-    pub(crate) fn take_film(&self, film: Rect) {
-        self.state.lock().damage.take_film(film);
+    /// Takes what is new of a film, for a picture that is read next; see [`Damage::begin_picture`].
+    pub(crate) fn begin_picture(&self, films: Vec<Rect>, film: Rect) -> bool {
+        self.state.lock().damage.begin_picture(films, film)
+    }
+
+    /// Whether the client has to copy pixels before it gets any.
+    pub(crate) fn has_copies(&self) -> bool {
+        self.state.lock().damage.has_copies()
     }
 
     /// A piece took this many bytes and was sent.

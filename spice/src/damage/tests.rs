@@ -145,6 +145,8 @@ enum Action {
     Take,
     Read,
     Send,
+    Film(Vec<Rect>),
+    Picture,
     Refuse,
 }
 
@@ -228,6 +230,18 @@ impl Model {
                     self.damage.sent(piece, pixels.len(), self.now);
                 }
             }
+            Action::Film(areas) => self.damage.set_films(areas.clone()),
+            Action::Picture => {
+                let film = self.damage.films.first().copied();
+                if let (Some(film), None) = (film, &self.piece)
+                    && self.damage.begin_picture(vec![film], film)
+                {
+                    let approximate = |pixel: &u32| pixel | 1 << 31;
+                    let pixels = Self::get(&self.source, film);
+                    let pixels: Vec<u32> = pixels.iter().map(approximate).collect();
+                    Self::put(&mut self.client, film, &pixels);
+                }
+            }
             Action::Refuse => {
                 if let Some((piece, _)) = self.piece.take() {
                     self.damage.learn(piece, 4 * piece.pixels() as usize);
@@ -238,6 +252,7 @@ impl Model {
     }
 
     fn finish(&mut self) {
+        self.act(&Action::Film(Vec::new()));
         while self.piece.is_some() || !self.damage.is_empty() {
             self.act(&Action::Send);
             self.act(&Action::Take);
@@ -282,6 +297,8 @@ fn action() -> impl Strategy<Value = Action> {
         1 => Just(Action::Read),
         3 => Just(Action::Send),
         1 => Just(Action::Refuse),
+        1 => prop::collection::vec(on_model(), 0..2).prop_map(Action::Film),
+        2 => Just(Action::Picture),
     ]
 }
 
@@ -289,7 +306,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
-    fn a_client_that_copies_and_draws_ends_with_the_pixels_of_the_source(
+    fn a_client_that_copies_and_draws_and_shows_films_ends_with_the_pixels_of_the_source(
         actions in prop::collection::vec(action(), 0..80)
     ) {
         let mut model = Model::new();
@@ -470,4 +487,70 @@ fn debts_stay_finite_over_months() {
         now += Duration::from_secs(600);
     }
     assert!(damage.tiles.iter().all(|tile| tile.debt.is_finite()));
+}
+
+#[test]
+fn what_changes_on_a_film_is_taken_as_a_picture_and_no_other_way() {
+    let now = Instant::now();
+    let mut damage = Damage::new(SIZE, now);
+    let film = Rect {
+        left: 30,
+        top: 30,
+        right: 300,
+        bottom: 200,
+    };
+    damage.set_films(vec![film]);
+    damage.add(film);
+    assert_eq!(damage.take(now + REST, ANY_BUDGET), Next::Nothing);
+    assert!(damage.touches(film));
+
+    assert!(damage.begin_picture(vec![film], film));
+
+    assert!(!damage.touches(film));
+    assert_eq!(damage.take(now + REST, ANY_BUDGET), Next::Nothing);
+}
+
+#[test]
+fn a_film_that_is_over_is_damage() {
+    let now = Instant::now();
+    let mut damage = Damage::new(SIZE, now);
+    let film = tile(1, 1);
+    damage.set_films(vec![film]);
+    damage.set_films(Vec::new());
+    assert_eq!(damage.take(now + REST, ANY_BUDGET), Next::Piece(film));
+}
+
+#[test]
+fn what_changes_beside_a_film_is_sent_while_it_plays() {
+    let now = Instant::now();
+    let mut damage = Damage::new(SIZE, now);
+    let film = Rect {
+        left: 30,
+        top: 30,
+        right: 300,
+        bottom: 200,
+    };
+    damage.set_films(vec![film]);
+    let echo = Rect {
+        left: 10,
+        top: 40,
+        right: 29,
+        bottom: 50,
+    };
+    damage.add(echo);
+    assert_eq!(damage.take(now + REST, ANY_BUDGET), Next::Piece(echo));
+}
+
+#[test]
+fn what_a_client_copies_it_copies_before_the_next_picture() {
+    let mut model = Model::new();
+    model.finish();
+    let film = tile(0, 0);
+    let to = tile(1, 1);
+    model.act(&Action::Copy(Point { x: 0, y: 0 }, to));
+
+    assert!(!model.damage.begin_picture(vec![film], film));
+
+    model.act(&Action::Take);
+    assert!(model.damage.begin_picture(vec![film], film));
 }

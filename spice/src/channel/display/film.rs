@@ -30,6 +30,10 @@ impl Sender<'_> {
             return Act::Wait(None);
         };
         let view = &self.shared.view;
+        if view.viewer.has_copies() {
+            // They go ahead of everything.
+            return Act::Wait(None);
+        }
         let now = Instant::now();
         let films = view.films(screen.generation, screen.size, now);
         let mut client = self.shared.client.lock();
@@ -124,10 +128,11 @@ impl Sender<'_> {
         let stream = self.shared.client.lock().streams.get(id).cloned();
         let Some(stream) = stream else { return Ok(()) };
         let area = stream.film.area;
-        let viewer = &self.shared.view.viewer;
+        let playing = self.shared.client.lock().streams.playing();
         // Before it is read, so that what is drawn meanwhile is in the next picture.
-        viewer.set_films(self.shared.client.lock().streams.playing());
-        viewer.take_film(area);
+        if !self.shared.view.viewer.begin_picture(playing, area) {
+            return Ok(());
+        }
         let jpeg = self.encode_picture(area, stream.pace.quality()).await;
         let Some(jpeg) = jpeg else { return Ok(()) };
         let now = Instant::now();
