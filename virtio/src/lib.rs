@@ -11,6 +11,7 @@ mod chain;
 pub mod console;
 mod device;
 pub mod input;
+pub mod net;
 mod queue;
 pub mod rng;
 #[cfg(test)]
@@ -23,6 +24,7 @@ pub use block::{Block, BlockConfig, BlockError, BlockWorker};
 pub use console::{Console, PortConfig, PortEnd};
 pub use device::{DeviceType, VirtioDevice};
 pub use input::{Button, Keyboard, Leds, Tablet};
+pub use net::{Net, NetConfig};
 pub use queue::{Chain, Segment, Virtqueue};
 pub use rng::{Rng, RngCounts};
 pub use transport::{NotifyRegistrar, VirtioPci, VirtioPciError, VirtioPciState};

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU16, Ordering, fence};
 
 use caraway_devices::GuestMemory;
 use parking_lot::Mutex;
@@ -57,6 +57,8 @@ pub(crate) enum ChainError {
 pub struct Virtqueue {
     index: u16,
     ring: Mutex<Queue>,
+    /// The used index up to which the driver was interrupted, or asked not to be.
+    signalled: AtomicU16,
     memory: GuestMemory,
     signals: Arc<Signals>,
     doorbell: EventFd,
@@ -72,6 +74,7 @@ impl Virtqueue {
     ) -> Self {
         Self {
             index,
+            signalled: AtomicU16::new(ring.next_used()),
             ring: Mutex::new(ring),
             memory,
             signals,
@@ -153,14 +156,29 @@ impl Virtqueue {
         }
     }
 
-    /// Interrupts the driver, unless it wants no interrupt for what was completed since the last
-    /// call.
-    pub fn interrupt(&self) {
+    /// Gives several chains back that belong together: the driver sees all of them or none. Each is
+    /// the number of its first descriptor and the bytes written.
+    pub fn complete_together(&self, used: &[(u16, u32)]) {
         let mut ring = self.ring.lock();
         if !self.usable(&ring) {
             return;
         }
-        let wanted = wants_interrupt(&mut ring, &self.memory);
+        let added = add_together(&mut ring, &self.memory, used);
+        drop(ring);
+        if let Err(error) = added {
+            self.fail(&error);
+        }
+    }
+
+    /// Interrupts the driver, unless it wants no interrupt for what was completed since the last
+    /// call.
+    pub fn interrupt(&self) {
+        let ring = self.ring.lock();
+        if !self.usable(&ring) {
+            return;
+        }
+        let before = self.signalled.swap(ring.next_used(), Ordering::Relaxed);
+        let wanted = wants_interrupt(&ring, &self.memory, before);
         drop(ring);
         match wanted {
             Ok(true) => self.signals.used_buffers(self.index),
@@ -286,15 +304,54 @@ fn next_chain(ring: &mut Queue, memory: &GuestMemory) -> Result<Option<Chain>, C
     }
 }
 
-fn wants_interrupt(ring: &mut Queue, memory: &GuestMemory) -> Result<bool, virtio_queue::Error> {
-    if !ring.needs_notification(memory)? {
-        return Ok(false);
+/// The used ring (2.7.8): flags and index, then elements of a descriptor's number and a length.
+const USED_INDEX: u64 = 2;
+const USED_ELEMENTS: u64 = 4;
+const USED_ELEMENT: u64 = 8;
+/// The available ring (2.7.6): flags and index, then numbers of descriptors, then `used_event`.
+const AVAIL_ELEMENTS: u64 = 4;
+const AVAIL_ELEMENT: u64 = 2;
+
+/// Fills the elements of `used`, and only then moves the index over all of them.
+fn add_together(
+    ring: &mut Queue,
+    memory: &GuestMemory,
+    used: &[(u16, u32)],
+) -> Result<(), virtio_queue::Error> {
+    let mut next = ring.next_used();
+    for &(head, written) in used {
+        let slot = u64::from(next % ring.size());
+        let at = GuestAddress(ring.used_ring() + USED_ELEMENTS + USED_ELEMENT * slot);
+        let element = u64::from(head) | u64::from(written) << 32;
+        memory
+            .write_obj(element.to_le(), at)
+            .map_err(virtio_queue::Error::GuestMemory)?;
+        next = next.wrapping_add(1);
     }
+    ring.set_next_used(next);
+    let index = GuestAddress(ring.used_ring() + USED_INDEX);
+    memory
+        .store(next.to_le(), index, Ordering::Release)
+        .map_err(virtio_queue::Error::GuestMemory)
+}
+
+/// Whether the driver wants to hear of what was used since the index was `before` (2.7.7).
+fn wants_interrupt(
+    ring: &Queue,
+    memory: &GuestMemory,
+    before: u16,
+) -> Result<bool, virtio_queue::Error> {
+    // What was used is there before the driver's wish is read: it looks the other way round.
+    fence(Ordering::SeqCst);
+    let load = |offset: u64| {
+        let at = GuestAddress(ring.avail_ring() + offset);
+        let value = memory.load(at, Ordering::Relaxed).map(u16::from_le);
+        value.map_err(virtio_queue::Error::GuestMemory)
+    };
     if ring.event_idx_enabled() {
-        return Ok(true);
+        let event = load(AVAIL_ELEMENTS + AVAIL_ELEMENT * u64::from(ring.size()))?;
+        let now = ring.next_used();
+        return Ok(now.wrapping_sub(event).wrapping_sub(1) < now.wrapping_sub(before));
     }
-    let flags: u16 = memory
-        .load(GuestAddress(ring.avail_ring()), Ordering::Relaxed)
-        .map_err(virtio_queue::Error::GuestMemory)?;
-    Ok(u16::from_le(flags) & AVAIL_NO_INTERRUPT == 0)
+    Ok(load(0)? & AVAIL_NO_INTERRUPT == 0)
 }

@@ -38,6 +38,8 @@ struct QueueState {
 
 impl<D: VirtioDevice> VirtioPci<D> {
     fn save_state(&self) -> VirtioPciState<D::State> {
+        // A device may give chains back to its queues, which moves their positions.
+        let device = self.device.save();
         let common = self.common.lock();
         let queue = |(index, slot): (usize, &super::common::QueueSlot)| {
             let mut setup = slot.setup.clone();
@@ -58,7 +60,7 @@ impl<D: VirtioDevice> VirtioPci<D> {
             driver_features: common.driver_features,
             queue_select: common.queue_select,
             queues: common.queues.iter().enumerate().map(queue).collect(),
-            device: self.device.save(),
+            device,
         }
     }
 

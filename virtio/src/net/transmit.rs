@@ -1,0 +1,99 @@
+//! Frames from the guest: straight out of its buffers.
+
+use std::io::{self, ErrorKind};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use super::backend::{Backend, LONGEST};
+use super::header::Header;
+use super::receive::{get, slices};
+use super::{Served, Terms, Turn};
+use crate::queue::{Chain, Virtqueue};
+
+/// The device's end of a transmit queue.
+#[derive(Default)]
+pub(super) struct Transmit {
+    queue: Option<Arc<Virtqueue>>,
+}
+
+impl Transmit {
+    pub(super) fn set_queue(&mut self, queue: Option<Arc<Virtqueue>>) {
+        self.queue = queue;
+    }
+
+    /// The queue, to have it served.
+    pub(super) fn ring(&self) {
+        self.queue.iter().for_each(|queue| queue.ring());
+    }
+
+    /// Sends what the driver has made available, as far as the host takes it. The rest stays where it
+    /// is: nothing is dropped because the host is slow.
+    pub(super) fn serve(&mut self, backend: &mut dyn Backend, terms: &mut Terms<'_>) -> Served {
+        let Some(queue) = &self.queue else {
+            return Served::Done;
+        };
+        if let Some(at) = terms.meter.wait(terms.clock.now()) {
+            return Served::Until(at);
+        }
+        let (mut turn, mut served) = (Turn::new(), Served::Done);
+        queue.serve(|chain| {
+            match send(queue, &chain, backend, terms) {
+                Ok(length) => {
+                    turn.pass(length);
+                    terms.passed(length);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    // Whoever waits for the host's room comes back.
+                    queue.unpop();
+                    return ControlFlow::Break(());
+                }
+                Err(error) => {
+                    turn.pass(0);
+                    terms.counters.dropped();
+                    if error.kind() == ErrorKind::ConnectionReset {
+                        served = Served::Lost(error);
+                    }
+                }
+            }
+            queue.complete(chain.head, 0);
+            if let Some(at) = terms.meter.wait(terms.clock.now()) {
+                served = Served::Until(at);
+            } else if turn.is_over() {
+                queue.ring();
+            } else if matches!(served, Served::Done) {
+                return ControlFlow::Continue(());
+            }
+            ControlFlow::Break(())
+        });
+        queue.interrupt();
+        served
+    }
+}
+
+/// Sends the frame of a chain; its length.
+fn send(
+    queue: &Virtqueue,
+    chain: &Chain,
+    backend: &mut dyn Backend,
+    terms: &Terms<'_>,
+) -> io::Result<usize> {
+    let bad = |_| io::Error::from(ErrorKind::InvalidInput);
+    let total: u64 = chain.readable.iter().map(|s| u64::from(s.len)).sum();
+    let length = total.checked_sub(Header::SIZE as u64);
+    let length = length.and_then(|length| usize::try_from(length).ok());
+    let Some(length) = length.filter(|length| *length <= LONGEST) else {
+        return Err(ErrorKind::InvalidInput.into());
+    };
+    if !terms.link_up {
+        return Err(ErrorKind::NotConnected.into());
+    }
+    // Copied once: the driver may change it meanwhile, and what was checked is what is sent.
+    let mut header = [0; Header::SIZE];
+    get(queue.memory(), chain.readable.iter(), 0, &mut header).map_err(bad)?;
+    let header = Header::from_bytes(&header)
+        .checked(terms.host)
+        .map_err(|error| io::Error::new(ErrorKind::InvalidInput, error))?;
+    let frame = slices(queue.memory(), chain.readable.iter(), Header::SIZE).map_err(bad)?;
+    backend.send(header, &frame)?;
+    Ok(length)
+}
