@@ -21,6 +21,7 @@ pub mod hold;
 pub mod kerbside;
 pub mod latency;
 pub mod link;
+pub mod netns;
 pub mod picture;
 pub mod process;
 pub mod pulse;

@@ -23,6 +23,7 @@ use crate::config::units::Size;
 use crate::console::Verdict;
 use crate::disk::{DiskInfo, DiskLimit, DiskList, DiskName, DiskResize};
 use crate::guest_agent::GuestAgent;
+use crate::nets::{LimitChange, LinkChange, NetInfo, NetList};
 
 /// Takes the answer to a command. Dropped without one, the asker is told that the machine ended.
 pub type Reply<T> = oneshot::Sender<Result<T, ApiError>>;
@@ -108,6 +109,22 @@ pub enum Command {
     /// Read the certificate's files again; `no-tls` without any, `bad-certificate` if they are not
     /// what they should be, and then nothing changes.
     TlsReload(Reply<TlsInfo>),
+    /// All network cards.
+    Nets(Reply<NetList>),
+    /// Put a cable in, or pull it.
+    NetLink {
+        /// Which.
+        change: LinkChange,
+        /// Takes what the card is then; `not-found` without such a card.
+        reply: Reply<NetInfo>,
+    },
+    /// Hold a network card to other limits.
+    NetLimit {
+        /// Which.
+        change: LimitChange,
+        /// Takes what the card is then; `not-found` without such a card.
+        reply: Reply<NetInfo>,
+    },
     /// Keys and pointer, in this order, without waiting between them.
     Input {
         /// What was done.

@@ -191,6 +191,17 @@ pub enum Event {
         /// What they are now.
         limits: DiskLimits,
     },
+    /// A network card's cable was put in or pulled, or its other end is gone.
+    #[serde(rename = "net.link")]
+    NetLink {
+        /// The card's id.
+        id: String,
+        /// Whether the guest has a link now.
+        up: bool,
+        /// Why, if nobody asked for it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
     /// The reader fell behind: the records in between are gone.
     #[serde(rename = "events.lost")]
     Lost {

@@ -24,6 +24,7 @@ pub mod kvm;
 pub mod logging;
 pub mod machine;
 pub mod metrics;
+pub mod nets;
 pub mod picture;
 pub mod pki;
 pub mod socket;

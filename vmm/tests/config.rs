@@ -198,7 +198,7 @@ fn every_key_of_the_contract_is_known() {
 fn what_is_not_built_is_refused_by_its_path() {
     let errors = World::new()
         .check(&with(json!({
-            "nets": [{ "tap": "tap0" }],
+            "serial": { "to": "unix:com1" },
         })))
         .unwrap_err();
 
@@ -220,7 +220,7 @@ fn what_is_not_built_is_refused_by_its_path() {
             .contains("not supported by this build yet"),
         "{errors}"
     );
-    assert_eq!(paths, ["nets"]);
+    assert_eq!(paths, ["serial.to"]);
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod display;
 mod error;
 mod extract;
 mod input;
+mod nets;
 mod openapi;
 mod stream;
 mod vm;
@@ -36,7 +37,7 @@ pub const ROOT: &str = "/api/v1/";
 const BODY: usize = 64 << 10;
 
 /// Every verb with its method.
-pub const VERBS: [(&str, &str); 33] = [
+pub const VERBS: [(&str, &str); 36] = [
     ("GET", "vm.info"),
     ("PUT", "vm.pause"),
     ("PUT", "vm.resume"),
@@ -55,6 +56,9 @@ pub const VERBS: [(&str, &str); 33] = [
     ("GET", "display.session.list"),
     ("PUT", "display.session.terminate"),
     ("PUT", "display.tls.reload"),
+    ("GET", "net.info"),
+    ("PUT", "net.link"),
+    ("PUT", "net.limit"),
     ("PUT", "input.keys"),
     ("PUT", "input.text"),
     ("PUT", "input.pointer"),
@@ -128,6 +132,9 @@ impl Api {
             .route(verb!("disk.remove"), put(disk::remove))
             .route(verb!("disk.resize"), put(disk::resize))
             .route(verb!("disk.limit"), put(disk::limit))
+            .route(verb!("net.info"), get(nets::info))
+            .route(verb!("net.link"), put(nets::link))
+            .route(verb!("net.limit"), put(nets::limit))
             .route(verb!("input.keys"), put(input::keys))
             .route(verb!("input.text"), put(input::text))
             .route(verb!("input.pointer"), put(input::pointer))

@@ -4,7 +4,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use utoipa::OpenApi;
 
-use super::{access, agent, balloon, disk, display, input, stream, vm};
+use super::{access, agent, balloon, disk, display, input, nets, stream, vm};
 use crate::command::ApiError;
 use crate::events::Record;
 
@@ -38,6 +38,9 @@ use crate::events::Record;
         disk::remove,
         disk::resize,
         disk::limit,
+        nets::info,
+        nets::link,
+        nets::limit,
         input::keys,
         input::text,
         input::pointer,

@@ -1,5 +1,6 @@
 //! `caraway ctl`.
 
+mod net;
 mod ticket;
 
 use std::fs;
@@ -174,6 +175,15 @@ enum Verb {
         #[arg(long, value_name = "COUNT", requires = "ops_per_second")]
         ops_burst: Option<u64>,
     },
+    /// All network cards: address, link, limits, and what passed.
+    #[command(name = "net.info")]
+    Nets,
+    /// Put a network card's cable in, or pull it.
+    #[command(name = "net.link")]
+    NetLink(net::Link),
+    /// Hold a network card to other limits; a direction of which nothing is said stays as it is.
+    #[command(name = "net.limit")]
+    NetLimit(net::Limits),
     /// Press keys together: `ctrl-alt-f2`, or one name an argument.
     #[command(name = "input.keys")]
     Keys {
@@ -408,6 +418,9 @@ impl Verb {
                     ..put("disk.limit", Some(json!(DiskLimit { id, limits })))
                 }
             }
+            Self::Nets => get("net.info", Show::Json),
+            Self::NetLink(link) => link.request(),
+            Self::NetLimit(limits) => limits.request(),
             Self::Keys { keys, hold } => {
                 let keys = keys.iter().flat_map(|chord| split_chord(chord)).collect();
                 put("input.keys", Some(json!(KeysRequest { keys, hold })))

@@ -5,19 +5,22 @@ use std::num::NonZeroU64;
 use caraway_devices::Rate;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::path::JsonPath;
 use super::problem::{Kind, Problem};
 use super::units::Size;
 
 /// A limit in bytes, or in whatever else it is a limit of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Limit {
     /// How much a second in the long run.
+    #[schema(value_type = String, example = "10M")]
     pub rate: Size,
     /// How much at once after a pause; what passes in a tenth of a second if not given.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "1M")]
     pub burst: Option<Size>,
 }
 

@@ -18,6 +18,7 @@ pub mod input;
 pub mod limit;
 pub mod link;
 mod locate;
+pub mod net;
 mod path;
 pub mod pipe;
 pub mod policy;
@@ -40,6 +41,7 @@ pub use document::{Document, load};
 pub use host::Host;
 pub(crate) use host::meminfo;
 pub use hotplug::HotplugSpec;
+pub use net::NetSpec;
 pub use path::{JsonPath, Segment, at};
 pub use problem::{ConfigErrors, Kind, Location, Problem};
 pub use rng::RngSpec;
@@ -90,7 +92,7 @@ pub struct Config {
     pub disks: Vec<disk::Disk>,
     /// Virtio network cards.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub nets: Vec<link::Net>,
+    pub nets: Vec<net::Net>,
     /// The first serial port.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub serial: Option<link::Serial>,

@@ -16,6 +16,7 @@ use super::endpoint::{ChannelTo, Listen, SerialTo, UnixSocket};
 use super::hotplug::HotplugSpec;
 use super::input::{Input, InputDevice};
 use super::link::{Channel, Serial};
+use super::net::NetSpec;
 use super::pipe::PipesSpec;
 use super::policy::{Clock, LostTicks, On, OnPanic, OnPoweroff, OnReset, OnResume, PitModel};
 use super::problem::{ConfigErrors, Problem};
@@ -49,6 +50,8 @@ pub struct MachineSpec {
     pub inputs: Vec<InputSpec>,
     /// Virtio disks.
     pub disks: Vec<DiskSpec>,
+    /// Virtio network cards.
+    pub nets: Vec<NetSpec>,
     /// The virtio console of all channels.
     pub console: Option<ConsoleSpec>,
     /// The virtio socket device.
@@ -294,6 +297,12 @@ impl MachineSpec {
                 if disk.readonly { ", read-only" } else { "" },
             ),
         });
+        let nets = self.nets.iter().map(|net| PciEntry {
+            address: net.address,
+            id: net.id.clone(),
+            kind: "virtio-net",
+            detail: format!("{} ({})", net.to, net.mac),
+        });
         let console = self.console.iter().map(|console| PciEntry {
             address: console.address,
             id: console.id.clone(),
@@ -327,7 +336,11 @@ impl MachineSpec {
                 false => String::new(),
             },
         });
-        let all = display.chain(inputs).chain(disks).chain(console);
+        let all = display
+            .chain(inputs)
+            .chain(disks)
+            .chain(nets)
+            .chain(console);
         let all = all.chain(rng).chain(vsock).chain(balloon).chain(hotplug);
         let mut entries: Vec<PciEntry> = all.collect();
         entries.sort_by_key(|entry| entry.address);
@@ -387,7 +400,7 @@ impl MachineSpec {
             }),
             inputs: Some(self.inputs.iter().map(InputSpec::to_config).collect()),
             disks: self.disks.iter().map(DiskSpec::to_config).collect(),
-            nets: Vec::new(),
+            nets: self.nets.iter().map(NetSpec::to_config).collect(),
             serial: Some(Serial {
                 to: Some(self.serial.clone()),
             }),

@@ -12,6 +12,7 @@ mod display;
 mod ending;
 mod hotplug;
 mod net;
+mod nets;
 mod pipes;
 
 use std::os::fd::AsRawFd;
@@ -389,6 +390,9 @@ impl Control<'_> {
                 }
                 drop(reply.send(reloaded));
             }
+            Command::Nets(reply) => drop(reply.send(Ok(self.nets()))),
+            Command::NetLink { change, reply } => drop(reply.send(self.set_link(change))),
+            Command::NetLimit { change, reply } => drop(reply.send(self.set_limits(&change))),
             Command::Input { events, reply } => {
                 self.input(&events);
                 drop(reply.send(Ok(())));
@@ -494,6 +498,10 @@ impl Control<'_> {
                 None
             }
             Notice::NoViewers => self.no_viewers(),
+            Notice::NetLost { index, reason } => {
+                self.net_lost(index, reason);
+                None
+            }
             Notice::ClockSet => {
                 let Offset { offset_ms, step_ms } = self.machine.clock_offset();
                 self.events.emit(Event::ClockChanged { offset_ms, step_ms });

@@ -28,6 +28,7 @@ use super::firmware::Tables;
 use super::generation::Generation;
 use super::hotplug::HotplugSlots;
 use super::input::Input;
+use super::nets::{NetCard, NetEnds};
 use super::notices::{Notice, Notices};
 use super::port_ends::PortEnds;
 use super::tickers::{PitParts, TickerParts};
@@ -78,6 +79,7 @@ impl Machine {
     ) -> Result<(Self, Vec<Source>), Failure> {
         let mut boot = Boot::open(&spec.boot)?;
         let disks = disks::open(&spec.disks, &surroundings.clock)?;
+        let net_ends = NetEnds::open(&spec.nets)?;
         let ports = spec
             .console
             .as_ref()
@@ -162,6 +164,10 @@ impl Machine {
             })
             .collect::<Result<Vec<RunningDisk>, _>>()
             .map_err(|error| Failure::of(Exit::Resource, &error))?;
+        let nets = net_ends.into_iter().zip(&spec.nets).enumerate();
+        let nets = nets
+            .map(|(index, (ends, spec))| NetCard::attach(index, spec, ends, &mut slots, &notices))
+            .collect::<Result<Vec<_>, _>>()?;
         let agent = ends.agent().cloned();
         let guest_agent = ends.guest_agent().cloned();
         let console = spec
@@ -246,6 +252,7 @@ impl Machine {
             slots: hotplug,
             disk_failed,
             interrupts,
+            nets,
             _space: space,
         };
         Ok((machine, sources))

@@ -12,6 +12,7 @@ mod generation;
 mod host_clock;
 mod hotplug;
 mod input;
+mod nets;
 mod notices;
 mod port_ends;
 mod rng;
@@ -41,6 +42,7 @@ pub use event_loop::{EventLoop, Keep, Source};
 pub use host_clock::HostClockJumps;
 pub use hotplug::{HotplugSlots, PlugError, Unplugged};
 pub use input::Input;
+pub use nets::NetCard;
 pub use notices::{Notice, Notices};
 pub use signals::Signals;
 pub use tickers::Offset;
@@ -59,6 +61,7 @@ pub struct Machine {
     disks: Vec<disks::RunningDisk>,
     slots: hotplug::HotplugSlots,
     disk_failed: DiskFailed,
+    nets: Vec<NetCard>,
     _display_threads: Vec<display_thread::DisplayThread>,
     board: board::Board,
     displays: Vec<Arc<Qxl>>,
@@ -94,6 +97,7 @@ impl Machine {
     pub fn resume(&mut self, after: AfterPause) -> Option<Pause> {
         let pause = self.time.start(&self.vm, &self.vcpus, after);
         self.all_disks().for_each(disks::RunningDisk::resume);
+        self.nets.iter().for_each(|net| net.device().resume());
         self.vcpus.run();
         pause
     }
@@ -102,6 +106,7 @@ impl Machine {
     pub fn pause(&mut self) {
         self.vcpus.park();
         self.all_disks().for_each(disks::RunningDisk::pause);
+        self.nets.iter().for_each(|net| net.device().pause());
         self.time.stop(&self.vm, &self.vcpus);
     }
 
@@ -187,6 +192,7 @@ impl Machine {
     /// Shows what became of the ticks of its timers, and what its devices did.
     pub fn export(&self, metrics: &Metrics) {
         self.board.tickers.export(metrics);
+        self.nets.iter().for_each(|net| net.export(metrics));
         if let Some(vsock) = &self.vsock {
             vsock::export(vsock, metrics);
         }
@@ -238,6 +244,12 @@ impl Machine {
         if let Some(balloon) = &self.balloon {
             balloon.set_target(bytes);
         }
+    }
+
+    /// The network cards, in config order.
+    #[must_use]
+    pub fn nets(&self) -> &[NetCard] {
+        &self.nets
     }
 
     /// The console of the channels, if there are any.

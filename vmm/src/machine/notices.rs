@@ -33,6 +33,13 @@ pub enum Notice {
         /// What it did.
         answer: SlotAnswer,
     },
+    /// The host's end of a network card is gone.
+    NetLost {
+        /// Which card, in config order.
+        index: usize,
+        /// Why.
+        reason: String,
+    },
     /// A vCPU can't go on.
     Stopped {
         /// Which.

@@ -62,6 +62,8 @@ const TESTS: &[Test] = &[
     ("balloon-report", virtio::balloon::test_report),
     ("relay", virtio::relay::test),
     ("vmgenid", vmgenid::test),
+    ("net", virtio::net::test),
+    ("net-hostile", virtio::net::test_hostile),
     ("qxl", qxl::test),
     ("heads", qxl::test_heads),
     ("displays", qxl::test_devices),

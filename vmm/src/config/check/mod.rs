@@ -10,6 +10,7 @@ mod display;
 mod files;
 mod hotplug;
 mod names;
+mod nets;
 mod pipes;
 mod rng;
 mod spice;
@@ -104,7 +105,6 @@ struct Checker<'a> {
 impl Checker<'_> {
     /// The machine; `None` only if a problem was noted.
     fn machine(&mut self, config: &Config) -> Option<MachineSpec> {
-        self.refuse_what_is_not_built(config);
         self.claim_what_is_given(config);
         let name = self.name(config);
         let cpus = self.cpus(config.cpus.unwrap_or(1));
@@ -114,6 +114,8 @@ impl Checker<'_> {
         let spice = config.spice.as_ref().and_then(|spice| self.spice(spice));
         let inputs = self.inputs(config);
         let disks = self.disks(&config.disks);
+        let uuid = config.uuid.unwrap_or_else(|| self.identity(&name));
+        let nets = self.nets(&config.nets, uuid);
         let console = self.channels(config);
         let balloon = config.balloon.as_ref();
         let balloon = balloon.and_then(|balloon| self.balloon(balloon));
@@ -125,7 +127,6 @@ impl Checker<'_> {
         let debug_exit = config.debug_exit.and_then(|port| self.debug_exit(port));
         let clock = config.clock.unwrap_or_default();
         let on = config.on.unwrap_or_default();
-        let uuid = config.uuid.unwrap_or_else(|| self.identity(&name));
         let lost_ticks = clock.lost_ticks.unwrap_or_default();
         let mut notes = Vec::new();
         if (lost_ticks, clock.pit) == (LostTicks::Slew, Some(PitModel::Kernel)) {
@@ -142,6 +143,7 @@ impl Checker<'_> {
             spice,
             inputs,
             disks,
+            nets,
             console,
             vsock,
             balloon,
@@ -174,11 +176,5 @@ impl Checker<'_> {
         let message = format!("{what}: not supported by this build yet");
         let hint = "remove it to run the machine without";
         self.note(Problem::new(Kind::Unsupported, path, message).hint(hint));
-    }
-
-    fn refuse_what_is_not_built(&mut self, config: &Config) {
-        if !config.nets.is_empty() {
-            self.unsupported(at!("nets"), "network cards");
-        }
     }
 }

@@ -28,6 +28,10 @@ impl Checker<'_> {
         if let Some(balloon) = &config.balloon {
             self.claim(&balloon.id, balloon.address, at!("balloon"), "balloon");
         }
+        for (index, net) in config.nets.iter().enumerate() {
+            let who = format!("nets[{index}]");
+            self.claim(&net.id, net.address, at!("nets", index), &who);
+        }
         if let Some(vsock) = &config.vsock {
             self.claim(&vsock.id, vsock.address, at!("vsock"), "vsock");
         }

@@ -6,6 +6,7 @@ pub mod console;
 pub mod disk;
 pub mod input;
 pub mod load;
+pub mod net;
 pub mod plan;
 pub mod relay;
 pub mod rng;
@@ -354,7 +355,11 @@ impl Queue {
 
 /// The ids of devices that can do virtio 0.9 as well.
 fn legacy_id(kind: u16) -> Option<u16> {
-    (kind == 2).then_some(0x1001)
+    match kind {
+        1 => Some(0x1000),
+        2 => Some(0x1001),
+        _ => None,
+    }
 }
 
 /// The capability for the structure of this type.

@@ -1,0 +1,296 @@
+//! `nets`: network cards, and what they are joined to.
+
+use std::fmt;
+use std::os::fd::RawFd;
+use std::str::FromStr;
+
+use caraway_devices::pci::PciAddress;
+use caraway_virtio::net::Limits;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::limit::Limit;
+use super::path::JsonPath;
+use super::problem::Problem;
+
+/// A virtio network card.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Net {
+    /// Names the device; `"net0"`, `"net1"`, … if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// PCI address; the next free one if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub address: Option<PciAddress>,
+    /// The host's tap interface, which must be there: its name, or the descriptor of an open one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tap: Option<TapRef>,
+    /// Ethernet address, `"52:54:00:12:34:56"`; made from the machine's identity and the card's id if
+    /// not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mac: Option<MacAddress>,
+    /// The longest packet of the network in bytes, 68 to 65535, for the guest to keep to; the guest is
+    /// told nothing if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 68, max = 65535))]
+    pub mtu: Option<u32>,
+    /// Pairs of queues, 1 to 8, of a tap that was made with `multi_queue` if more than 1; 1 if not
+    /// given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 8))]
+    pub queues: Option<u32>,
+    /// How much may pass; everything if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limits: Option<NetLimits>,
+}
+
+/// A tap of the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(
+    untagged,
+    expecting = "neither a tap's name such as \"tap0\" nor { \"fd\": 3 }"
+)]
+pub enum TapRef {
+    /// The interface's name.
+    Name(String),
+    /// One that whoever starts the machine has opened, with `IFF_TAP`, `IFF_NO_PI` and
+    /// `IFF_VNET_HDR`.
+    Descriptor(TapDescriptor),
+}
+
+/// An open tap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TapDescriptor {
+    /// The descriptor's number, 3 or more.
+    #[schemars(range(min = 3))]
+    pub fd: RawFd,
+}
+
+/// How much may pass a network card in each direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NetLimits {
+    /// Of what the guest receives.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub receive: Option<FlowLimits>,
+    /// Of what the guest sends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub transmit: Option<FlowLimits>,
+}
+
+/// How much may pass in one direction.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema, ToSchema,
+)]
+#[serde(deny_unknown_fields)]
+pub struct FlowLimits {
+    /// Bytes of frames.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<Limit>,
+    /// Frames; one that is still to be cut into segments counts once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packets: Option<Limit>,
+}
+
+impl FlowLimits {
+    /// The limits with their defaults filled in.
+    ///
+    /// # Errors
+    /// One of their values, which are at `place`, is 0.
+    pub fn check(self, place: &JsonPath) -> Result<Limits, Box<Problem>> {
+        let rate = |limit: Option<Limit>, key: &str| {
+            let checked = limit.map(|limit| limit.check(&place.then(key)));
+            checked.transpose()
+        };
+        Ok(Limits {
+            bytes: rate(self.bytes, "bytes")?,
+            packets: rate(self.packets, "packets")?,
+        })
+    }
+}
+
+impl From<Limits> for FlowLimits {
+    fn from(limits: Limits) -> Self {
+        Self {
+            bytes: limits.bytes.map(Limit::from),
+            packets: limits.packets.map(Limit::from),
+        }
+    }
+}
+
+/// An Ethernet address of one station.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schemars(with = "String", extend("pattern" = r"^([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}$"))]
+pub struct MacAddress(pub [u8; 6]);
+
+/// The text is not the address of a station.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MacError {
+    /// Not six bytes.
+    #[error("{0:?} is not an Ethernet address such as \"52:54:00:12:34:56\"")]
+    Form(String),
+    /// The address of a group.
+    #[error("{0:?} is the address of a group, not of a card: its first byte is odd")]
+    Group(String),
+}
+
+impl MacAddress {
+    /// That of the card `id` of a machine: always the same, and locally administered.
+    #[must_use]
+    pub fn of(machine: Uuid, id: &str) -> Self {
+        let hash = Uuid::new_v5(&machine, format!("net:{id}").as_bytes()).into_bytes();
+        let mut mac = [0; 6];
+        mac.copy_from_slice(&hash[..6]);
+        mac[0] = mac[0] & !1 | 2;
+        Self(mac)
+    }
+}
+
+impl FromStr for MacAddress {
+    type Err = MacError;
+
+    fn from_str(text: &str) -> Result<Self, MacError> {
+        let bytes = text.split(':').map(|part| {
+            let plain = part.len() == 2 && part.bytes().all(|b| b.is_ascii_hexdigit());
+            plain.then(|| u8::from_str_radix(part, 16).ok()).flatten()
+        });
+        let bytes: Option<Vec<u8>> = bytes.collect();
+        let mac = bytes.and_then(|bytes| <[u8; 6]>::try_from(bytes).ok());
+        let mac = mac.ok_or_else(|| MacError::Form(text.to_owned()))?;
+        match mac[0] & 1 {
+            0 => Ok(Self(mac)),
+            _ => Err(MacError::Group(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for MacAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl TryFrom<String> for MacAddress {
+    type Error = MacError;
+
+    fn try_from(text: String) -> Result<Self, MacError> {
+        text.parse()
+    }
+}
+
+impl From<MacAddress> for String {
+    fn from(mac: MacAddress) -> Self {
+        mac.to_string()
+    }
+}
+
+/// A network card, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetSpec {
+    /// Its id.
+    pub id: String,
+    /// Its PCI address.
+    pub address: PciAddress,
+    /// Its Ethernet address.
+    pub mac: MacAddress,
+    /// The longest packet in bytes, if the guest is told.
+    pub mtu: Option<u16>,
+    /// Pairs of queues.
+    pub queues: u16,
+    /// Limits of what the guest receives.
+    pub receive: Limits,
+    /// Limits of what the guest sends.
+    pub transmit: Limits,
+    /// What it is joined to.
+    pub to: NetTo,
+}
+
+/// What a network card is joined to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NetTo {
+    /// A tap of this name.
+    Tap(String),
+    /// An open tap.
+    TapFd(RawFd),
+}
+
+impl fmt::Display for NetTo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tap(name) => write!(f, "tap {name}"),
+            Self::TapFd(fd) => write!(f, "tap of descriptor {fd}"),
+        }
+    }
+}
+
+impl NetSpec {
+    /// As the config would say it.
+    #[must_use]
+    pub fn to_config(&self) -> Net {
+        let limits = |limits: Limits| (limits != Limits::default()).then(|| limits.into());
+        let (receive, transmit) = (limits(self.receive), limits(self.transmit));
+        let tap = match &self.to {
+            NetTo::Tap(name) => TapRef::Name(name.clone()),
+            NetTo::TapFd(fd) => TapRef::Descriptor(TapDescriptor { fd: *fd }),
+        };
+        Net {
+            id: Some(self.id.clone()),
+            address: Some(self.address),
+            tap: Some(tap),
+            mac: Some(self.mac),
+            mtu: self.mtu.map(u32::from),
+            queues: Some(self.queues.into()),
+            limits: (receive.is_some() || transmit.is_some())
+                .then_some(NetLimits { receive, transmit }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_survives_its_text() {
+        let mac: MacAddress = "52:54:00:12:AB:56".parse().unwrap();
+
+        assert_eq!(mac.to_string(), "52:54:00:12:ab:56");
+    }
+
+    #[test]
+    fn what_is_no_stations_address_is_refused() {
+        for text in [
+            "",
+            "52:54:00:12:34",
+            "52:54:00:12:34:5g",
+            "52-54-00-12-34-56",
+            "+2:54:00:12:34:56",
+        ] {
+            assert!(
+                matches!(text.parse::<MacAddress>(), Err(MacError::Form(_))),
+                "{text}"
+            );
+        }
+        let group = "01:00:5e:00:00:01".parse::<MacAddress>();
+        assert!(matches!(group, Err(MacError::Group(_))));
+    }
+
+    #[test]
+    fn a_made_address_is_the_same_each_time_and_nobody_elses() {
+        let (one, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
+
+        let mac = MacAddress::of(one, "net0");
+
+        assert_eq!(mac, MacAddress::of(one, "net0"));
+        assert_ne!(mac, MacAddress::of(one, "net1"));
+        assert_ne!(mac, MacAddress::of(other, "net0"));
+        assert_eq!(mac.0[0] & 3, 2);
+    }
+}

@@ -1,0 +1,82 @@
+//! `net.*`: cables and limits of network cards.
+
+use caraway_virtio::net::Limits;
+
+use super::Control;
+use crate::command::{ApiError, ErrorCode};
+use crate::config::at;
+use crate::config::net::FlowLimits;
+use crate::config::{JsonPath, Problem};
+use crate::events::Event;
+use crate::machine::NetCard;
+use crate::nets::{LimitChange, LinkChange, NetInfo, NetList};
+
+impl Control<'_> {
+    pub(super) fn nets(&self) -> NetList {
+        let nets = self.machine.nets().iter().map(NetInfo::from);
+        NetList {
+            nets: nets.collect(),
+        }
+    }
+
+    fn net(&self, id: &str) -> Result<&NetCard, ApiError> {
+        let cards = self.machine.nets();
+        cards.iter().find(|card| card.id() == id).ok_or_else(|| {
+            let ids: Vec<&str> = cards.iter().map(NetCard::id).collect();
+            let hint = match ids.as_slice() {
+                [] => "the machine has no network card".to_owned(),
+                ids => format!("there are: {}", ids.join(", ")),
+            };
+            let message = format!("there is no network card {id:?}");
+            ApiError::new(ErrorCode::NotFound, message)
+                .path("id")
+                .hint(hint)
+        })
+    }
+
+    pub(super) fn set_link(&self, change: LinkChange) -> Result<NetInfo, ApiError> {
+        let card = self.net(&change.id)?;
+        if card.set_link(change.up) {
+            self.events.emit(Event::NetLink {
+                id: change.id,
+                up: change.up,
+                reason: None,
+            });
+        }
+        Ok(card.into())
+    }
+
+    pub(super) fn set_limits(&self, change: &LimitChange) -> Result<NetInfo, ApiError> {
+        let card = self.net(&change.id)?;
+        let check = |limits: Option<FlowLimits>, place: JsonPath| {
+            let checked = limits.map(|limits| limits.check(&place));
+            checked.transpose().map_err(|problem| refusal(&problem))
+        };
+        let receive: Option<Limits> = check(change.receive, at!("receive"))?;
+        let transmit = check(change.transmit, at!("transmit"))?;
+        card.set_limits(receive, transmit);
+        Ok(card.into())
+    }
+
+    /// The host's end of card `index` is gone.
+    pub(super) fn net_lost(&self, index: usize, reason: String) {
+        if let Some(card) = self.machine.nets().get(index) {
+            tracing::warn!(net = card.id(), reason, "a network card lost its other end");
+            card.tell_lost();
+            self.events.emit(Event::NetLink {
+                id: card.id().to_owned(),
+                up: false,
+                reason: Some(reason),
+            });
+        }
+    }
+}
+
+fn refusal(problem: &Problem) -> ApiError {
+    let error = ApiError::new(ErrorCode::BadRequest, problem.message.clone());
+    let error = error.path(problem.path.to_string());
+    match &problem.hint {
+        Some(hint) => error.hint(hint.clone()),
+        None => error,
+    }
+}
