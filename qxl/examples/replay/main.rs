@@ -257,6 +257,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use caraway_spice::{DisplayObserver, DisplaySource, Update};
 
     /// A screen of 2×1 pixels, the right one filled with 0x123456.
     const FILL: &str = "SPICE_REPLAY 1\n\
@@ -417,6 +418,56 @@ mod tests {
         let copy = String::from_utf8_lossy(&copy);
         assert!(copy.starts_with("SPICE_REPLAY 1\nevent 0 1 20 "));
         assert_eq!(events(&copy), events(&text));
+    }
+
+    /// Pixels of what is news.
+    #[derive(Default)]
+    struct News(std::sync::Mutex<Vec<u64>>);
+
+    impl DisplayObserver for News {
+        fn updated(&self, updates: &[Update]) {
+            let pixels = updates.iter().map(|update| match update {
+                Update::Pixels(area) => area.pixels(),
+                _ => 0,
+            });
+            self.0.lock().expect("nobody panics").extend(pixels);
+        }
+        fn layout_changed(&self) {}
+        fn cursor_changed(&self) {}
+    }
+
+    #[test]
+    fn a_4k_command_that_changes_16_by_16_pixels_is_news_of_less_than_4_kib_however_it_is_encoded()
+    {
+        const SIZE: usize = 3840 * 2160 * 4;
+        let pixels = "\0".repeat(SIZE);
+        let mut changed = pixels.clone().into_bytes();
+        for y in 208..224 {
+            let at = (y * 3840 + 324) * 4;
+            changed[at..at + 64].fill(b'x');
+        }
+        let changed = String::from_utf8(changed).expect("it is text");
+        let place = PLACE.split_once("effect").map_or("", |(_, rest)| rest);
+        let text = format!(
+            "SPICE_REPLAY 1\nevent 0 1 20 1\n3840 2160 15360 32\n0 1 0 0\n\
+             binary 0 data {SIZE}:{pixels}\nevent 1 0 1 9\ndrawable\nrect bbox 0 0 2160 3840\n\
+             type 0\neffect{place}type 3\nimage 1\ndescriptor.id 0\ndescriptor.type 0\n\
+             descriptor.flags 0\ndescriptor.width 3840\ndescriptor.height 2160\nbitmap.format 8\n\
+             bitmap.flags 4\nbitmap.x 3840\nbitmap.y 2160\nbitmap.stride 15360\nhas_palette 0\n\
+             data_chunks 0 {SIZE}\nbinary 0 bitmap.data {SIZE}:{changed}\n\
+             rect src_area 0 0 2160 3840\n{ROP}scale_mode 0\nflags 0\npoint 0 0\nimage 0\n"
+        );
+        let mut recording = Recording::new(text.as_bytes()).expect("it is one");
+        let mut guest = Guest::new().expect("the host has memory");
+        let news = Arc::new(News::default());
+        let observer: std::sync::Weak<dyn DisplayObserver> = Arc::<News>::downgrade(&news);
+        guest.qxl().observe(observer);
+
+        while !matches!(step(&mut recording, &mut guest), Ok(Step::End)) {}
+
+        // The new surface; and a tile, of which each pixel takes four bytes at most.
+        let news = news.0.lock().expect("nobody panics");
+        assert_eq!(*news, [3840 * 2160, 32 * 16]);
     }
 
     #[test]
