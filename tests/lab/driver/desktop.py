@@ -253,9 +253,12 @@ class Desktop:
         return [line.split()[0] for line in listed.splitlines()]
 
     def _follow(self, heads: list[tuple[int, int, int, int]]) -> str:
-        self._viewer.ask_for_heads(heads)
         wanted = [f"{width}x{height}" for _, _, width, height in heads]
         deadline = time.monotonic() + PATIENCE
+        while not self._viewer.ask_for_heads(heads):
+            if time.monotonic() > deadline:
+                raise Failed("the client has nobody to tell of its monitors")
+            time.sleep(1)
         while len(outputs := self._outputs()) != len(heads) or self._preferred() != wanted:
             if time.monotonic() > deadline:
                 raise Failed(f"the guest has {outputs} with {self._preferred()}, not {wanted}")

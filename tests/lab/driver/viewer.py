@@ -155,11 +155,9 @@ class GlibViewer:
             return None
         return Picture.from_ppm(self._shot.read_bytes())
 
-    def ask_for_heads(self, heads: list[tuple[int, int, int, int]]) -> None:
-        """Tells the guest which monitors (x, y, width, height) its user has."""
-        answer = self._order("heads", heads)
-        if "error" in answer:
-            raise Failed(f"the client: {answer['error']}")
+    def ask_for_heads(self, heads: list[tuple[int, int, int, int]]) -> bool:
+        """Tells the guest which monitors (x, y, width, height) its user has, if it has an agent by now."""
+        return "error" not in self._order("heads", heads)
 
     def close(self) -> None:
         self._process.stdin.close()
