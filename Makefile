@@ -48,6 +48,7 @@ bench: install-test ## figures as shipped, next to QEMU's; SECTIONS="startup slo
 	$(CARGO) build --profile dist -p caraway
 	$(if $(filter replay,$(or $(SECTIONS),replay)),$(CARGO) build --profile dist -p caraway-qxl --example replay)
 	$(CARGO) build -p caraway-tests --bins
+	$(if $(SECTIONS),,$(CARGO) bench -p caraway-spice --bench codecs)
 	CARAWAY_BIN=$(TARGET_DIR)/dist/caraway $(TARGET_DIR)/debug/bench $(SECTIONS)
 
 check: fmt clippy doc deny ## everything .ci/run asks before it tests
