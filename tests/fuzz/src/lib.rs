@@ -10,5 +10,6 @@ pub mod dice;
 pub mod memory;
 pub mod messages;
 pub mod server;
+pub mod virtio;
 
 pub use dice::Dice;
