@@ -57,16 +57,18 @@ pub fn test(info: &StartInfo) -> Outcome {
     say!("load begins");
     let begun = ticks();
     let (mut sent, mut answered) = (0, 0);
+    // Descriptors are taken in turn, so none is taken again before all before it are free.
+    let mut oldest = 0;
     let mut place = 1_u64;
     let mut which = [0; QUEUE_SIZE];
     let mut idle = [true; DEPTH];
     while answered < count {
-        while sent < count && sent - answered < depth as u64 {
+        while sent < count && sent - oldest < depth as u64 {
             place = place
                 .wrapping_mul(0x5851_f42d_4c95_7f2d)
                 .wrapping_add(0x1405_7b7e_f767_814f);
             let sector = (place >> 33) % places * (bytes / SECTOR) as u64;
-            let slot = idle.iter().position(|&idle| idle).unwrap_or(0);
+            let slot = sent as usize % DEPTH;
             idle[slot] = false;
             let head = send(&mut queue, slot, kind, sector, bytes);
             which[usize::from(head)] = slot;
@@ -79,6 +81,9 @@ pub fn test(info: &StartInfo) -> Outcome {
         ensure!(status == 0, "status {status}");
         idle[slot] = true;
         answered += 1;
+        while oldest < sent && idle[oldest as usize % DEPTH] {
+            oldest += 1;
+        }
     }
     say!("load of {answered} took {}", ticks() - begun);
     Ok(())
