@@ -50,7 +50,7 @@ pub fn test(info: &StartInfo) -> Outcome {
         OUT
     };
     ensure!(
-        bytes % SECTOR == 0 && bytes <= LARGEST && depth <= DEPTH,
+        bytes.is_multiple_of(SECTOR) && bytes <= LARGEST && depth <= DEPTH,
         "no such load"
     );
     let places = sectors * SECTOR as u64 / bytes as u64;

@@ -52,7 +52,7 @@ pub fn test(_info: &StartInfo) -> Outcome {
         }
     }
     told.notify();
-    inputs.each_ref().map(Queue::notify);
+    inputs.iter().for_each(Queue::notify);
     tell(&mut say_to, 0, DEVICE_READY)?;
     for port in [1, 2] {
         tell(&mut say_to, port, PORT_READY)?;
