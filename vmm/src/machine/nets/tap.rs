@@ -70,7 +70,7 @@ impl TapError {
         let make = |name: &str, more: &str| {
             format!(
                 "have root make one: ip tuntap add {name} mode tap user $USER{more} && \
-                 ip link set {name} up; without such rights, use \"user\": {{}} in place of \"tap\""
+                 ip link set {name} up"
             )
         };
         match self {
