@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use caraway_tests::vm::{Vm, bare_config, caraway, merge};
-use caraway_tests::wait::poll;
+use caraway_tests::wait::{poll, wait_for};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -431,6 +431,11 @@ fn kill_in_the_middle(images: &Images, name: &str, format: &str, seed: u64, afte
         .next_back()
         .map_or(0, |number| number.trim().parse::<usize>().unwrap());
     drop(vm);
+    // The kernel lets go of what its io_uring has open a moment after the process has gone.
+    wait_for("the image to be free", || {
+        let (_, is_free) = images.try_qemu_img(&format!("info {name}"));
+        is_free.then_some(())
+    });
 
     if format == "qcow2" {
         let (said, _) = images.try_qemu_img(&format!("check {name}"));
