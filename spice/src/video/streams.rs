@@ -44,9 +44,7 @@ pub(crate) struct Stream {
     pub(crate) report_id: u32,
     pub(crate) playing: bool,
     pub(crate) pace: Pace,
-    /// It was like a photograph at first.
-    was_gradual: bool,
-    /// When that is looked at again, and how often it was not so any more.
+    /// When it is looked at whether it is like a photograph still, and how often it was not.
     look_at: Instant,
     doubts: u32,
 }
@@ -111,15 +109,10 @@ impl Costs {
     /// Whether a film is better sent as a stream.
     fn favour_stream(self) -> bool {
         let too_much = self.link.is_some_and(|link| self.exact > link * TOO_MUCH);
-        // What is not gradual is text or the like, which pictures blur, unless it costs far more when it
-        // is exact, as no text does.
-        let gain = match (self.is_gradual, too_much) {
-            (true, false) => 2.0,
-            (true, true) => 1.5,
-            (false, true) => 3.0,
-            (false, false) => return false,
-        };
-        self.stream * gain < self.exact
+        let gain = if too_much { 1.5 } else { 2.0 };
+        // What is not gradual is text, which pictures blur, or noise, whose pictures are so large that
+        // what is typed meanwhile has to wait for them.
+        self.is_gradual && self.stream * gain < self.exact
     }
 }
 
@@ -199,7 +192,6 @@ impl Streams {
             report_id: self.last_report,
             playing: true,
             pace: Pace::new(now),
-            was_gradual: costs.is_gradual,
             look_at: now + LOOK_AGAIN,
             doubts: 0,
         });
@@ -256,7 +248,6 @@ impl Streams {
     /// A picture of a stream is there: whether it is like a photograph is asked now and then.
     pub(crate) fn look(&mut self, id: u32, now: Instant, is_gradual: impl FnOnce() -> bool) {
         if let Some(stream) = self.get_mut(id)
-            && stream.was_gradual
             && stream.look_at <= now
         {
             stream.look_at = now + LOOK_AGAIN;
@@ -367,10 +358,9 @@ mod tests {
             (costs(50.0, 26.0, true), false),
             // More than the link carries.
             (costs(150.0, 95.0, true), true),
-            // Text is never better as a stream; noise is on a link that can't carry it.
+            // Text and noise never are, however much they cost.
             (costs(60.0, 1.0, false), false),
-            (costs(150.0, 60.0, false), false),
-            (costs(400.0, 60.0, false), true),
+            (costs(400.0, 60.0, false), false),
         ];
         for (costs, expected) in cases {
             let now = Instant::now();
