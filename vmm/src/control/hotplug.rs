@@ -1,5 +1,7 @@
 //! Devices that are added to the running machine, and taken away with the guest's consent.
 
+use std::sync::Arc;
+
 use caraway_devices::pci::{PciAddress, SlotAnswer};
 
 use super::Control;
@@ -65,7 +67,7 @@ impl Control<'_> {
             SlotAnswer::Released => {
                 self.disks.remove(&id);
                 let device = self.machine.unplug(port);
-                let events = std::sync::Arc::clone(&self.events);
+                let events = Arc::clone(&self.events);
                 // What is under way may take as long as the host's storage does.
                 let work = move || {
                     drop(device);

@@ -150,7 +150,13 @@ impl Machine {
             timers,
         };
         let failures = Arc::clone(&self.disk_failed);
-        let disk = RunningDisk::start(&mut slots, index, spec, disk, failures)?;
+        let started = RunningDisk::start(&mut slots, index, spec, disk, failures);
+        let disk = started.inspect_err(|_| {
+            // It may be in the slot already, with nobody to serve it.
+            if let Some(device) = self.take_out(spec.address) {
+                device.reset();
+            }
+        })?;
         let handle = disk.handle();
         if let Some(slot) = self.slots.slot(spec.address) {
             let id = spec.id.clone();
@@ -162,15 +168,20 @@ impl Machine {
     /// Takes the device out of the slot behind `port`, if there is one.
     pub fn unplug(&mut self, port: PciAddress) -> Option<Unplugged> {
         let PluggedDisk { disk, .. } = self.slots.slot(port)?.device.take()?;
+        Some(Unplugged {
+            device: self.take_out(port)?,
+            _disk: disk,
+        })
+    }
+
+    /// Takes what is behind `port` off the bus, and tells the guest.
+    fn take_out(&mut self, port: PciAddress) -> Option<Arc<dyn Lifecycle>> {
         let function = self.board.pci.unplug(port)?;
         let is_it = |device: &Arc<dyn Lifecycle>| {
             Arc::as_ptr(device).cast::<()>() == Arc::as_ptr(&function).cast::<()>()
         };
         let at = self.board.lifecycles.iter().position(is_it)?;
-        Some(Unplugged {
-            device: self.board.lifecycles.remove(at),
-            _disk: disk,
-        })
+        Some(self.board.lifecycles.remove(at))
     }
 
     /// The slots of devices that come and go.
