@@ -15,6 +15,7 @@ test_packages=(
   qemu-system-x86                                    # the judge our guests are tried on, L1 of the lab
   qemu-utils                                         # makes and checks the disk images of tests
   iproute2                                           # the shaped link's addresses, and netem where there is one
+  passt                                              # networks of users without rights
   spice-client-gtk gir1.2-spiceclientglib-2.0 python3-gi virt-viewer  # clients we did not write
   xvfb xauth xdotool imagemagick                     # a screen for the one that needs it
   python3 python3-venv                               # ryll's home

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use caraway_tests::netns::{GUEST, Netns};
-use caraway_tests::process::run;
+use caraway_tests::process::{Process, run};
 use caraway_tests::vm::{Vm, bare_config, caraway, merge};
 use caraway_tests::wait::{PATIENCE, wait_for};
 use serde_json::{Value, json};
@@ -43,6 +43,16 @@ fn metric(vm: &Vm, name: &str) -> u64 {
 fn info(vm: &Vm) -> Value {
     let answer: Value = serde_json::from_slice(&vm.api().get("net.info")).unwrap();
     answer["nets"][0].clone()
+}
+
+/// What was told of the link of `lan` since the start.
+fn links(vm: &Vm) -> Vec<bool> {
+    let events = String::from_utf8(vm.api().get("events?since=0&replay_only=true")).unwrap();
+    let events = events
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let links = events.filter(|event| event["event"] == "net.link" && event["id"] == "lan");
+    links.map(|event| event["up"].as_bool().unwrap()).collect()
 }
 
 #[test]
@@ -106,14 +116,7 @@ fn a_cable_can_be_pulled_and_put_in_again() {
 
     assert_eq!((while_out, after), (vec![None], vec![Some(30)]));
     assert!(carrier.contains("NO-CARRIER"), "{carrier}");
-    let events = String::from_utf8(vm.api().get("events?since=0&replay_only=true")).unwrap();
-    let links: Vec<bool> = events
-        .lines()
-        .map(|line| serde_json::from_str::<Value>(line).unwrap())
-        .filter(|event| event["event"] == "net.link" && event["id"] == "lan")
-        .map(|event| event["up"].as_bool().unwrap())
-        .collect();
-    assert_eq!(links, [false, true]);
+    assert_eq!(links(&vm), [false, true]);
     quit(&netns, vm);
 }
 
@@ -295,4 +298,147 @@ fn a_descriptor_that_is_no_tap() {
     let refusal = refused(&netns, "exec 9</dev/null;", json!([{ "tap": { "fd": 9 } }]));
 
     assert_says(refusal, &["nets[0].tap", "descriptor 9"]);
+}
+
+/// A namespace whose way out leads nowhere; a guest behind passt gets its address.
+fn with_uplink() -> Netns {
+    Netns::new(&format!(
+        "ip link add up0 type veth peer name up1; ip addr add {GUEST}/24 dev up0; \
+         ip link set up1 up; ip link set up0 up; ip route add default via 10.9.0.254"
+    ))
+}
+
+/// What is sent to this port of the host comes to the guest's.
+const FORWARDED: (&str, u16) = ("127.0.0.1", 7007);
+
+fn user_net() -> Value {
+    let forward = json!({ "protocol": "udp", "host": "127.0.0.1:7007", "guest": 7 });
+    json!([{ "id": "lan", "user": { "forwards": [forward], "host_access": true } }])
+}
+
+#[test]
+fn a_network_of_no_rights_begins_and_ends_with_the_machine() {
+    let netns = with_uplink();
+    for _ in 0..2 {
+        // The second one finds the port free again.
+        let mut vm = start(&netns, "test=net", user_net());
+
+        let came = netns.echo(FORWARDED, PATIENCE, &[1, 200, 1400]);
+
+        assert_eq!(came, [1, 200, 1400].map(Some), "{}", vm.stderr());
+        netns.echo(FORWARDED, A_WHILE, &[0]);
+        assert_eq!(vm.wait(), 0, "{}{}", vm.serial(), vm.stderr());
+        wait_for("the end of passt", || {
+            netns
+                .shell("ss -Hlun sport = :7007")
+                .is_empty()
+                .then_some(())
+        });
+    }
+}
+
+#[test]
+fn a_network_of_no_rights_that_dies_is_replaced() {
+    let netns = with_uplink();
+    let vm = start(&netns, "test=net", user_net());
+    let before = netns.echo(FORWARDED, PATIENCE, &[300]);
+
+    netns.shell("kill -9 $(ss -Hlunp sport = :7007 | sed 's/.*pid=//;s/,.*//')");
+    wait_for("the link", || (links(&vm) == [false, true]).then_some(()));
+    let after = netns.echo(FORWARDED, PATIENCE, &[400]);
+
+    assert_eq!(
+        (before, after),
+        (vec![Some(300)], vec![Some(400)]),
+        "{}",
+        vm.stderr()
+    );
+    assert_eq!(info(&vm)["up"], json!(true));
+    netns.echo(FORWARDED, A_WHILE, &[0]);
+}
+
+#[test]
+fn a_passt_that_runs_may_end_and_another_take_its_place() {
+    let netns = with_uplink();
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("passt");
+    let passt = || {
+        let mut command = netns.command("passt");
+        command.args(["--foreground", "--quiet", "--runas", "0"]);
+        command.args(["--udp-ports", "127.0.0.1/7007:7", "--socket"]);
+        let passt = Process::start(command.arg(&socket));
+        wait_for("the socket", || socket.exists().then_some(()));
+        passt
+    };
+    let first = passt();
+    let to = format!("unix:{}", socket.display());
+    let vm = start(&netns, "test=net", json!([{ "id": "lan", "passt": to }]));
+
+    let before = netns.echo(FORWARDED, PATIENCE, &[300]);
+    drop(first);
+    wait_for("the end", || (links(&vm) == [false]).then_some(()));
+    let meanwhile = info(&vm)["up"].clone();
+    std::fs::remove_file(&socket).unwrap();
+    let _second = passt();
+    wait_for("the link", || (links(&vm) == [false, true]).then_some(()));
+    let after = netns.echo(FORWARDED, PATIENCE, &[400]);
+
+    assert_eq!(
+        (before, after),
+        (vec![Some(300)], vec![Some(400)]),
+        "{}",
+        vm.stderr()
+    );
+    assert_eq!(
+        (meanwhile, info(&vm)["up"].clone()),
+        (json!(false), json!(true))
+    );
+}
+
+#[test]
+fn a_passt_that_is_not_there() {
+    let refusal = refused(&Netns::new(""), "", json!([{ "passt": "unix:passt.sock" }]));
+
+    assert_says(refusal, &["nets[0].passt", "passt.sock", "passt --socket"]);
+}
+
+#[test]
+fn a_passt_that_is_not_installed() {
+    let refusal = refused(
+        &Netns::new(""),
+        "PATH=/nowhere exec",
+        json!([{ "user": {} }]),
+    );
+
+    assert_says(
+        refusal,
+        &["nets[0].user", "not installed", "apt install passt"],
+    );
+}
+
+#[test]
+fn a_host_without_a_network_has_none_for_its_user() {
+    let refusal = refused(&Netns::new(""), "", json!([{ "user": {} }]));
+
+    assert_says(refusal, &["nets[0].user", "passt refuses", "default route"]);
+}
+
+#[test]
+fn a_port_of_the_host_that_is_taken() {
+    let netns = with_uplink();
+    let busy = "import socket, subprocess, sys; s = socket.create_server(('127.0.0.1', 2222)); \
+                sys.exit(subprocess.call(sys.argv[1:]))";
+    let forward = json!({ "host": "127.0.0.1:2222", "guest": 22 });
+    let nets = json!([{ "user": { "forwards": [forward] } }]);
+
+    let refusal = refused(&netns, &format!("python3 -c \"{busy}\""), nets);
+
+    assert_says(
+        refusal,
+        &[
+            "nets[0].user",
+            "127.0.0.1/2222:22",
+            "host ports that are free",
+        ],
+    );
 }

@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::config::Host;
 use crate::config::units::{MIB, Size};
 use crate::exit::Exit;
+use crate::machine::PASST;
 
 /// How a check came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -101,7 +102,8 @@ pub fn examine(host: &Host) -> Vec<Finding> {
     let mut findings = kvm();
     findings.push(firmware(host, "seabios", "bios-256k.bin"));
     findings.push(firmware(host, "vga bios", "vgabios-qxl.bin"));
-    findings.extend([ovmf(), memory(), huge_pages(), ksm(), io_uring(), tap()]);
+    findings.extend([ovmf(), memory(), huge_pages(), ksm(), io_uring()]);
+    findings.extend([tap(), passt()]);
     findings
 }
 
@@ -244,6 +246,17 @@ fn tap() -> Finding {
             .fix("have root make one: ip tuntap add tap0 mode tap user $USER"),
         (Err(error), _) => Finding::new("tap", Outcome::Warn, format!("/dev/net/tun: {error}"))
             .fix("modprobe tun; the node should be readable and writable"),
+    }
+}
+
+fn passt() -> Finding {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut places = std::env::split_paths(&path).map(|folder| folder.join(PASST));
+    match places.find(|place| place.is_file()) {
+        Some(place) => Finding::new(PASST, Outcome::Ok, place.display().to_string()),
+        None => Finding::new(PASST, Outcome::Warn, "not installed").fix(
+            "apt install passt, if machines should have networks (`\"user\": {}`) without rights",
+        ),
     }
 }
 

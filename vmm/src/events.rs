@@ -191,7 +191,7 @@ pub enum Event {
         /// What they are now.
         limits: DiskLimits,
     },
-    /// A network card's cable was put in or pulled, or its other end is gone.
+    /// A network card's cable was put in or pulled, or its other end is gone or there again.
     #[serde(rename = "net.link")]
     NetLink {
         /// The card's id.

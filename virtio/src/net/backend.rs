@@ -30,6 +30,14 @@ pub trait Backend: Send {
         let _ = up;
     }
 
+    /// Gets rid of what is left of a frame that was taken.
+    ///
+    /// # Errors
+    /// As the trait says.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Takes a whole frame.
     ///
     /// # Errors

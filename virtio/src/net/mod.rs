@@ -102,7 +102,7 @@ pub struct NetConfig {
     pub clock: Arc<dyn Clock>,
     /// Rings when a limit lets something pass again; then call [`Net::expired`].
     pub timer: Arc<dyn Timer>,
-    /// Called once a host's end is gone for good. It must not call the device.
+    /// Called once a host's end is gone, which [`Net::rejoin`] mends. It must not call the device.
     pub lost: Box<dyn Fn(&io::Error) + Send + Sync>,
 }
 
@@ -363,6 +363,21 @@ impl Net {
             self.serve(&mut inner, index, Direction::Receive);
             self.serve(&mut inner, index, Direction::Transmit);
         }
+    }
+
+    /// Joins pair `index` to another host's end, which can do what the one that is gone could. The driver
+    /// is to be told, see [`VirtioPci::config_changed`](crate::VirtioPci::config_changed).
+    pub fn rejoin(&self, index: usize, backend: Box<dyn Backend>) {
+        let mut inner = self.inner.lock();
+        let up = inner.state.link;
+        let Some(pair) = inner.pairs.get_mut(index) else {
+            return;
+        };
+        pair.backend = backend;
+        pair.backend.set_link(up);
+        pair.is_lost = false;
+        inner.settle_backends();
+        inner.ring_all();
     }
 
     /// Moves no frame until [`resume`](Self::resume).

@@ -28,6 +28,8 @@ struct Host {
     guest: Offloads,
     used: bool,
     link: Vec<bool>,
+    /// A part of the last frame has had no room.
+    unfinished: bool,
 }
 
 impl Host {
@@ -53,6 +55,14 @@ impl Backend for End {
     }
     fn set_link(&mut self, up: bool) {
         self.host.lock().link.push(up);
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        let mut host = self.host.lock();
+        if host.unfinished && host.room == 0 {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        host.unfinished = false;
+        Ok(())
     }
     fn send(&mut self, header: Header, frame: &[VolatileSlice<'_>]) -> io::Result<()> {
         let mut host = self.host.lock();
@@ -694,6 +704,48 @@ fn a_host_that_is_gone_is_told_once_and_the_driver_sees_no_link() {
     assert_eq!(*bench.lost.lock(), [ErrorKind::ConnectionReset]);
     assert_eq!(machine.read8(reg::DEVICE + 6), 0);
     assert_eq!(machine.used(TX).len(), 1);
+}
+
+#[test]
+fn a_new_host_in_place_of_one_that_is_gone_brings_the_link_back() {
+    let (mut machine, bench) = ready();
+    give(&mut machine, 4, 2048);
+    bench.hosts[0].lock().fails = Some(ErrorKind::ConnectionReset);
+    machine.device().serve_pair(0);
+    let fresh = Arc::<Mutex<Host>>::default();
+    fresh.lock().room = usize::MAX;
+
+    let host = fresh.clone();
+    let offloads = Offloads::ALL;
+    machine.device().rejoin(0, Box::new(End { host, offloads }));
+    send(&mut machine, [0; 12], &frame([2; 6], 60), 1);
+    machine.notify(TX);
+    let coming = (Header::default(), frame(MAC, 61));
+    fresh.lock().coming.push_back(coming);
+    machine.device().serve_pair(0);
+
+    assert_eq!(machine.read8(reg::DEVICE + 6), 1);
+    assert_eq!(fresh.lock().frames(), [frame([2; 6], 60)]);
+    assert_eq!(received(&mut machine, 2048), [(1, frame(MAC, 61))]);
+    // The next end is told like the first one.
+    fresh.lock().fails = Some(ErrorKind::ConnectionReset);
+    machine.device().serve_pair(0);
+    assert_eq!(bench.lost.lock().len(), 2);
+}
+
+#[test]
+fn the_rest_of_a_frame_waits_for_room_alone() {
+    let (machine, bench) = ready();
+    bench.hosts[0].lock().room = 0;
+    bench.hosts[0].lock().unfinished = true;
+
+    machine.device().serve_pair(0);
+    let before = bench.hosts[0].lock().unfinished;
+    bench.hosts[0].lock().room = 9;
+    // Without anything to send.
+    machine.device().serve_pair(0);
+
+    assert!(before && !bench.hosts[0].lock().unfinished);
 }
 
 #[test]

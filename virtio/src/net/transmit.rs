@@ -29,6 +29,12 @@ impl Transmit {
     /// Sends what the driver has made available, as far as the host takes it. The rest stays where it
     /// is: nothing is dropped because the host is slow.
     pub(super) fn serve(&mut self, backend: &mut dyn Backend, terms: &mut Terms<'_>) -> Served {
+        match terms.link_up.then(|| backend.flush()).transpose() {
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => return Served::Lost(error),
+            // Whoever waits for the host's room comes back.
+            Err(_) => return Served::Done,
+            Ok(_) => {}
+        }
         let Some(queue) = &self.queue else {
             return Served::Done;
         };

@@ -1,7 +1,9 @@
 //! `nets`: network cards, and what they are joined to.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::os::fd::RawFd;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use caraway_devices::pci::PciAddress;
@@ -11,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::endpoint::UnixSocket;
 use super::limit::Limit;
 use super::path::JsonPath;
 use super::problem::Problem;
@@ -29,6 +32,13 @@ pub struct Net {
     /// The host's tap interface, which must be there: its name, or the descriptor of an open one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tap: Option<TapRef>,
+    /// A network that needs no rights: what the guest sends becomes sockets of this user's, by the program
+    /// `passt`, which is started with the machine and ends with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<User>,
+    /// `"unix:PATH"`, the socket of a `passt` that runs already.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub passt: Option<UnixSocket>,
     /// Ethernet address, `"52:54:00:12:34:56"`; made from the machine's identity and the card's id if
     /// not given.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -69,6 +79,54 @@ pub struct TapDescriptor {
     /// The descriptor's number, 3 or more.
     #[schemars(range(min = 3))]
     pub fd: RawFd,
+}
+
+/// A network that needs no rights.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct User {
+    /// Ports of the host that lead to the guest; none if not given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forwards: Vec<Forward>,
+    /// Whether the guest reaches the host's own services, those that listen on its loopback address alone
+    /// included, at the address of its gateway; `false` if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host_access: Option<bool>,
+}
+
+/// A port of the host that leads to the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Forward {
+    /// `"tcp"` or `"udp"`; `"tcp"` if not given.
+    #[serde(default)]
+    pub protocol: Protocol,
+    /// Where the host listens: `"127.0.0.1:2222"`, or `"0.0.0.0:2222"` for everybody.
+    #[schemars(with = "String")]
+    pub host: SocketAddr,
+    /// The guest's port.
+    #[schemars(range(min = 1))]
+    pub guest: u16,
+}
+
+/// What a port is one of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protocol {
+    /// TCP.
+    #[default]
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        })
+    }
 }
 
 /// How much may pass a network card in each direction.
@@ -219,6 +277,19 @@ pub enum NetTo {
     Tap(String),
     /// An open tap.
     TapFd(RawFd),
+    /// A `passt` that is started for it.
+    User(UserSpec),
+    /// The socket of a `passt` that runs.
+    Passt(PathBuf),
+}
+
+/// A network that needs no rights, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserSpec {
+    /// Ports of the host that lead to the guest.
+    pub forwards: Vec<Forward>,
+    /// Whether the guest reaches the host's own services.
+    pub host_access: bool,
 }
 
 impl fmt::Display for NetTo {
@@ -226,6 +297,19 @@ impl fmt::Display for NetTo {
         match self {
             Self::Tap(name) => write!(f, "tap {name}"),
             Self::TapFd(fd) => write!(f, "tap of descriptor {fd}"),
+            Self::User(user) => {
+                f.write_str("user mode")?;
+                for Forward {
+                    protocol,
+                    host,
+                    guest,
+                } in &user.forwards
+                {
+                    write!(f, ", {protocol} {host} to {guest}")?;
+                }
+                Ok(())
+            }
+            Self::Passt(path) => write!(f, "passt at {}", path.display()),
         }
     }
 }
@@ -236,14 +320,24 @@ impl NetSpec {
     pub fn to_config(&self) -> Net {
         let limits = |limits: Limits| (limits != Limits::default()).then(|| limits.into());
         let (receive, transmit) = (limits(self.receive), limits(self.transmit));
-        let tap = match &self.to {
-            NetTo::Tap(name) => TapRef::Name(name.clone()),
-            NetTo::TapFd(fd) => TapRef::Descriptor(TapDescriptor { fd: *fd }),
-        };
+        let (mut tap, mut user, mut passt) = (None, None, None);
+        match &self.to {
+            NetTo::Tap(name) => tap = Some(TapRef::Name(name.clone())),
+            NetTo::TapFd(fd) => tap = Some(TapRef::Descriptor(TapDescriptor { fd: *fd })),
+            NetTo::User(spec) => {
+                user = Some(User {
+                    forwards: spec.forwards.clone(),
+                    host_access: Some(spec.host_access),
+                });
+            }
+            NetTo::Passt(path) => passt = Some(UnixSocket(path.clone())),
+        }
         Net {
             id: Some(self.id.clone()),
             address: Some(self.address),
-            tap: Some(tap),
+            tap,
+            user,
+            passt,
             mac: Some(self.mac),
             mtu: self.mtu.map(u32::from),
             queues: Some(self.queues.into()),

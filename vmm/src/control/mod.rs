@@ -502,6 +502,10 @@ impl Control<'_> {
                 self.net_lost(index, reason);
                 None
             }
+            Notice::NetJoined { index } => {
+                self.net_joined(index);
+                None
+            }
             Notice::ClockSet => {
                 let Offset { offset_ms, step_ms } = self.machine.clock_offset();
                 self.events.emit(Event::ClockChanged { offset_ms, step_ms });

@@ -62,13 +62,26 @@ impl Control<'_> {
     pub(super) fn net_lost(&self, index: usize, reason: String) {
         if let Some(card) = self.machine.nets().get(index) {
             tracing::warn!(net = card.id(), reason, "a network card lost its other end");
-            card.tell_lost();
-            self.events.emit(Event::NetLink {
-                id: card.id().to_owned(),
-                up: false,
-                reason: Some(reason),
-            });
+            self.link_changed(card, reason);
+            card.rejoin();
         }
+    }
+
+    /// The card `index` has a host's end again.
+    pub(super) fn net_joined(&self, index: usize) {
+        if let Some(card) = self.machine.nets().get(index) {
+            tracing::info!(net = card.id(), "a network card has another end again");
+            self.link_changed(card, "the other end is there again".to_owned());
+        }
+    }
+
+    fn link_changed(&self, card: &NetCard, reason: String) {
+        card.tell_link();
+        self.events.emit(Event::NetLink {
+            id: card.id().to_owned(),
+            up: card.device().is_link_up(),
+            reason: Some(reason),
+        });
     }
 }
 

@@ -42,7 +42,7 @@ pub use event_loop::{EventLoop, Keep, Source};
 pub use host_clock::HostClockJumps;
 pub use hotplug::{HotplugSlots, PlugError, Unplugged};
 pub use input::Input;
-pub use nets::NetCard;
+pub use nets::{NetCard, PASST};
 pub use notices::{Notice, Notices};
 pub use signals::Signals;
 pub use tickers::Offset;

@@ -40,6 +40,11 @@ pub enum Notice {
         /// Why.
         reason: String,
     },
+    /// A network card has a host's end again.
+    NetJoined {
+        /// Which card, in config order.
+        index: usize,
+    },
     /// A vCPU can't go on.
     Stopped {
         /// Which.

@@ -6,7 +6,7 @@ use caraway_virtio::net::Limits;
 use uuid::Uuid;
 
 use super::Checker;
-use crate::config::net::{FlowLimits, MacAddress, Net, NetSpec, NetTo, TapRef};
+use crate::config::net::{FlowLimits, MacAddress, Net, NetSpec, NetTo, TapRef, User, UserSpec};
 use crate::config::path::{JsonPath, at};
 
 /// `IFNAMSIZ` without the final zero.
@@ -17,6 +17,8 @@ const MTU: std::ops::RangeInclusive<u32> = 68..=65535;
 const QUEUES: std::ops::RangeInclusive<u32> = 1..=8;
 /// Those below are standard input, output and error.
 const FIRST_DESCRIPTOR: i32 = 3;
+/// Each is two arguments of a program.
+const FORWARDS: usize = 256;
 
 impl Checker<'_> {
     pub(super) fn nets(&mut self, nets: &[Net], machine: Uuid) -> Vec<NetSpec> {
@@ -69,41 +71,98 @@ impl Checker<'_> {
         path: &JsonPath,
         taken: &mut BTreeMap<String, JsonPath>,
     ) -> Option<NetTo> {
-        let place = path.then("tap");
-        let to = match &net.tap {
-            None => {
-                let hint = "add `\"tap\": \"tap0\"`, the name of a tap interface";
-                self.bad(path.clone(), "the card is joined to nothing", hint);
-                return None;
-            }
-            Some(TapRef::Name(name)) => {
-                let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'/';
-                if !(1..=INTERFACE_NAME).contains(&name.len()) || !name.bytes().all(plain) {
-                    let message = format!("{name:?} is not a network interface's name");
-                    let hint = format!("use 1 to {INTERFACE_NAME} characters, such as \"tap0\"");
-                    self.bad(place.clone(), message, hint);
-                }
-                NetTo::Tap(name.clone())
-            }
-            Some(TapRef::Descriptor(tap)) => {
+        let (key, to) = match (&net.tap, &net.user, &net.passt) {
+            (Some(TapRef::Name(name)), None, None) => ("tap", self.tap(name, path.then("tap"))),
+            (Some(TapRef::Descriptor(tap)), None, None) => {
                 if tap.fd < FIRST_DESCRIPTOR {
                     let message = format!("{} is not a tap's descriptor", tap.fd);
                     let hint = format!("use {FIRST_DESCRIPTOR} or more");
-                    self.bad(place.then("fd"), message, hint);
+                    self.bad(path.then("tap").then("fd"), message, hint);
                 }
-                if queues > 1 {
-                    let message = "a descriptor is that of one queue";
-                    let hint = "use 1, or name the tap by its name";
-                    self.bad(path.then("queues"), message, hint);
-                }
-                NetTo::TapFd(tap.fd)
+                ("tap", NetTo::TapFd(tap.fd))
+            }
+            (None, Some(user), None) => ("user", self.user(user, path.then("user"), taken)),
+            (None, None, Some(socket)) => {
+                let place = path.then("passt");
+                ("passt", NetTo::Passt(self.socket(&socket.0, place)))
+            }
+            (None, None, None) => {
+                let hint = "add `\"tap\": \"tap0\"`, the name of a tap interface, or `\"user\": {}`, \
+                            which needs no rights";
+                self.bad(path.clone(), "the card is joined to nothing", hint);
+                return None;
+            }
+            _ => {
+                let hint = "keep one of `tap`, `user` and `passt`";
+                self.bad(path.clone(), "the card is joined to several things", hint);
+                return None;
             }
         };
-        if let Some(other) = taken.insert(to.to_string(), place.clone()) {
-            let message = format!("the {to} is already that of {other}");
-            self.bad(place, message, "give each card a tap of its own");
+        if queues > 1 && !matches!(to, NetTo::Tap(_)) {
+            let message = "only a tap that is named has several queues";
+            let hint = "use 1, or name a tap that was made with `multi_queue`";
+            self.bad(path.then("queues"), message, hint);
+        }
+        if !matches!(to, NetTo::User(_)) {
+            self.alone(to.to_string(), path.then(key), taken);
         }
         Some(to)
+    }
+
+    /// Notes that `what` is that of `place`, if it is nobody's yet.
+    fn alone(&mut self, what: String, place: JsonPath, taken: &mut BTreeMap<String, JsonPath>) {
+        if let Some(other) = taken.get(&what) {
+            let message = format!("the {what} is already that of {other}");
+            self.bad(place, message, "use another one, or none");
+        } else {
+            taken.insert(what, place);
+        }
+    }
+
+    fn tap(&mut self, name: &str, place: JsonPath) -> NetTo {
+        let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'/';
+        if !(1..=INTERFACE_NAME).contains(&name.len()) || !name.bytes().all(plain) {
+            let message = format!("{name:?} is not a network interface's name");
+            let hint = format!("use 1 to {INTERFACE_NAME} characters, such as \"tap0\"");
+            self.bad(place, message, hint);
+        }
+        NetTo::Tap(name.to_owned())
+    }
+
+    fn user(
+        &mut self,
+        user: &User,
+        place: JsonPath,
+        taken: &mut BTreeMap<String, JsonPath>,
+    ) -> NetTo {
+        if user.forwards.len() > FORWARDS {
+            let message = format!("{} forwards are too many", user.forwards.len());
+            let hint = format!("keep {FORWARDS} at most");
+            self.bad(place.then("forwards"), message, hint);
+        }
+        // passt has each port once, whatever the address.
+        let mut own = BTreeMap::new();
+        for (index, forward) in user.forwards.iter().enumerate() {
+            let place = place.then("forwards").then(index);
+            if forward.host.port() == 0 {
+                let message = format!("{:?} has no port", forward.host.to_string());
+                self.bad(place.then("host"), message, "use 1 to 65535");
+            }
+            if forward.guest == 0 {
+                self.bad(place.then("guest"), "0 is no port", "use 1 to 65535");
+            }
+            let (protocol, port) = (forward.protocol, forward.host.port());
+            let host = place.then("host");
+            self.alone(format!("{protocol} port {port}"), host.clone(), &mut own);
+            let address = format!("{protocol} port {}", forward.host);
+            if own.values().any(|place| *place == host) {
+                self.alone(address, host, taken);
+            }
+        }
+        NetTo::User(UserSpec {
+            forwards: user.forwards.clone(),
+            host_access: user.host_access.unwrap_or(false),
+        })
     }
 }
 
@@ -131,6 +190,8 @@ mod tests {
         let spec = check(json!([
             { "tap": "tap0", "mtu": 9000, "queues": 2, "limits": limits },
             { "id": "other", "tap": { "fd": 7 }, "mac": "52:54:00:12:34:56" },
+            { "user": { "forwards": [{ "host": "127.0.0.1:2222", "guest": 22 }] } },
+            { "passt": "unix:passt.sock" },
         ]))
         .unwrap();
 
@@ -146,6 +207,32 @@ mod tests {
     fn what_makes_no_sense_is_refused_at_its_place() {
         for (net, path, words) in [
             (json!({}), "nets[0]", "joined to nothing"),
+            (json!({ "tap": "t", "user": {} }), "nets[0]", "several"),
+            (
+                json!({ "user": {}, "queues": 2 }),
+                "nets[0].queues",
+                "queues",
+            ),
+            (json!({ "passt": "tcp:1" }), "nets[0].passt", "tcp:1"),
+            (
+                json!({ "user": { "forwards": [{ "host": "127.0.0.1:0", "guest": 22 }] } }),
+                "nets[0].user.forwards[0].host",
+                "no port",
+            ),
+            (
+                json!({ "user": { "forwards": [{ "host": "[::1]:22", "guest": 0 }] } }),
+                "nets[0].user.forwards[0].guest",
+                "no port",
+            ),
+            (
+                json!({ "user": { "forwards": [
+                    { "host": "127.0.0.1:22", "guest": 1 },
+                    { "host": "127.0.0.1:22", "guest": 1, "protocol": "udp" },
+                    { "host": "127.0.0.2:22", "guest": 2 },
+                ] } }),
+                "nets[0].user.forwards[2].host",
+                "already",
+            ),
             (json!({ "tap": "a/b" }), "nets[0].tap", "a/b"),
             (json!({ "tap": "" }), "nets[0].tap", "name"),
             (json!({ "tap": "sixteen-letters-" }), "nets[0].tap", "name"),
@@ -154,7 +241,7 @@ mod tests {
             (
                 json!({ "tap": { "fd": 9 }, "queues": 2 }),
                 "nets[0].queues",
-                "one queue",
+                "queues",
             ),
             (json!({ "tap": "t", "queues": 0 }), "nets[0].queues", "0"),
             (json!({ "tap": "t", "queues": 9 }), "nets[0].queues", "9"),
@@ -184,6 +271,16 @@ mod tests {
             assert_eq!(problem.path.to_string(), path, "{errors}");
             assert!(problem.message.contains(words), "{errors}");
         }
+    }
+
+    #[test]
+    fn two_cards_do_not_share_a_port() {
+        let user = json!({ "user": { "forwards": [{ "host": "127.0.0.1:2222", "guest": 22 }] } });
+        let errors = check(json!([user, user])).unwrap_err();
+
+        let text = errors.to_string();
+        assert!(text.contains("nets[1].user.forwards[0].host"), "{text}");
+        assert!(text.contains("tcp port 127.0.0.1:2222"), "{text}");
     }
 
     #[test]

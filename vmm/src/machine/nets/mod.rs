@@ -1,5 +1,8 @@
 //! Network cards and what they are joined to.
 
+mod passt;
+mod rejoin;
+mod stream;
 mod tap;
 
 use std::os::fd::{AsRawFd, RawFd};
@@ -7,8 +10,7 @@ use std::sync::Arc;
 
 use caraway_virtio::net::{Backend, Limits, Traffic};
 use caraway_virtio::{Net, NetConfig, VirtioPci};
-use event_manager::{EventOps, Events, MutEventSubscriber};
-use vmm_sys_util::epoll::EventSet;
+use vm_memory::VolatileSlice;
 
 use super::event_loop::Source;
 use super::notices::{Notice, Notices};
@@ -17,13 +19,27 @@ use crate::config::net::{NetSpec, NetTo};
 use crate::exit::{Exit, Failure};
 use crate::metrics::Metrics;
 
+pub use passt::PASST;
+
+use passt::Passt;
+use rejoin::{Rejoin, Watch};
 use tap::{Tap, TapError};
 
 /// The host's ends of a card, opened and not yet joined to it.
 pub struct NetEnds {
-    ends: Vec<Box<dyn Backend>>,
-    /// What tells that there is something to do, for each of them.
-    descriptors: Vec<RawFd>,
+    ends: Vec<End>,
+    /// Where the next end comes from once the first one is gone.
+    passt: Option<Passt>,
+}
+
+/// One of them: what moves frames, and what tells that there is something to do.
+struct End(Box<dyn Backend>, RawFd);
+
+impl End {
+    fn new<T: Backend + AsRawFd + 'static>(end: T) -> Self {
+        let fd = end.as_raw_fd();
+        Self(Box::new(end), fd)
+    }
 }
 
 impl NetEnds {
@@ -33,28 +49,37 @@ impl NetEnds {
     /// Something is not there, or not ours to use.
     pub fn open(specs: &[NetSpec]) -> Result<Vec<Self>, Failure> {
         let open = |(index, spec): (usize, &NetSpec)| {
-            let failed = |error: TapError| {
-                let hint = error.hint();
-                Failure::of(Exit::Resource, &error)
-                    .context(format!("nets[{index}].tap"))
+            let failed = |key: &str, error: &dyn std::error::Error, hint: String| {
+                Failure::of(Exit::Resource, error)
+                    .context(format!("nets[{index}].{key}"))
                     .hint(hint)
             };
-            match &spec.to {
-                NetTo::Tap(name) => Tap::open(name, spec.queues).map(Self::of).map_err(failed),
-                NetTo::TapFd(fd) => Tap::adopt(*fd)
-                    .map(|tap| Self::of(vec![tap]))
-                    .map_err(failed),
-            }
+            let tap = |error: TapError| failed("tap", &error, error.hint());
+            let passt = match &spec.to {
+                NetTo::Tap(name) => {
+                    return Ok(Self::taps(Tap::open(name, spec.queues).map_err(tap)?));
+                }
+                NetTo::TapFd(fd) => return Ok(Self::taps(vec![Tap::adopt(*fd).map_err(tap)?])),
+                NetTo::User(user) => Passt::Own {
+                    spec: user.clone(),
+                    mtu: spec.mtu,
+                },
+                NetTo::Passt(path) => Passt::Running(path.clone()),
+            };
+            let stream = passt.join();
+            let stream = stream.map_err(|error| failed(passt.key(), &error, error.hint()))?;
+            Ok(Self {
+                ends: vec![End::new(stream)],
+                passt: Some(passt),
+            })
         };
         specs.iter().enumerate().map(open).collect()
     }
 
-    fn of<T: Backend + AsRawFd + 'static>(ends: Vec<T>) -> Self {
-        let descriptors = ends.iter().map(AsRawFd::as_raw_fd).collect();
-        let boxed = |end| Box::new(end) as Box<dyn Backend>;
+    fn taps(taps: Vec<Tap>) -> Self {
         Self {
-            ends: ends.into_iter().map(boxed).collect(),
-            descriptors,
+            ends: taps.into_iter().map(End::new).collect(),
+            passt: None,
         }
     }
 }
@@ -64,6 +89,7 @@ pub struct NetCard {
     id: String,
     device: Arc<Net>,
     pci: Arc<VirtioPci<Net>>,
+    rejoin: Option<Arc<Rejoin>>,
 }
 
 impl NetCard {
@@ -81,12 +107,17 @@ impl NetCard {
         let failed = |error: &dyn std::error::Error| {
             Failure::of(Exit::Resource, error).context(format!("nets[{index}] can't be made"))
         };
+        let NetEnds { ends, passt } = ends;
+        let rejoin = passt.map(|passt| Rejoin::new(passt, index, Arc::clone(notices)));
+        let rejoin = rejoin.transpose().map_err(|error| failed(&error))?;
         let timer = slots.timers.timer().map_err(|error| failed(&error))?;
         let heard = Arc::clone(notices);
+        let (backends, descriptors): (_, Vec<_>) =
+            ends.into_iter().map(|End(b, fd)| (b, fd)).unzip();
         let device = Arc::new(Net::new(NetConfig {
             mac: spec.mac.0,
             mtu: spec.mtu,
-            backends: ends.ends,
+            backends,
             receive: spec.receive,
             transmit: spec.transmit,
             clock: slots.clock.clone(),
@@ -101,17 +132,16 @@ impl NetCard {
             .map_err(|error| failed(&error))?;
         let expired = Arc::clone(&device);
         slots.serve_timer(timer, move || expired.expired());
-        for (pair, fd) in ends.descriptors.into_iter().enumerate() {
-            let net = Arc::clone(&device);
-            slots
-                .board
-                .sources
-                .push(Source::own(Watch { net, pair, fd }));
+        for (pair, fd) in descriptors.into_iter().enumerate() {
+            let (net, rejoin) = (Arc::clone(&device), rejoin.clone());
+            let watch = Watch::new(net, pair, fd, rejoin);
+            slots.board.sources.push(Source::own(watch));
         }
         Ok(Self {
             id: spec.id.clone(),
             device,
             pci,
+            rejoin,
         })
     }
 
@@ -136,9 +166,17 @@ impl NetCard {
         changed
     }
 
-    /// Tells the guest that the host's end is gone.
-    pub fn tell_lost(&self) {
+    /// Tells the guest that the host's end is gone, or there again.
+    pub fn tell_link(&self) {
         self.pci.config_changed();
+    }
+
+    /// Has another host's end looked for in place of one that is gone, if there can be one. Once it is
+    /// there, there is [`Notice::NetJoined`].
+    pub fn rejoin(&self) {
+        if let Some(rejoin) = &self.rejoin {
+            rejoin.begin();
+        }
     }
 
     /// Holds to other limits from now on; those that are `None` stay.
@@ -176,23 +214,10 @@ impl NetCard {
     }
 }
 
-/// Waits for the host's end of one pair of queues. Each event is told once: what comes of it is
-/// asked for until there is no more, or until the guest has buffers again.
-struct Watch {
-    net: Arc<Net>,
-    pair: usize,
-    fd: RawFd,
-}
-
-impl MutEventSubscriber for Watch {
-    fn process(&mut self, _: Events, _: &mut EventOps) {
-        self.net.serve_pair(self.pair);
-    }
-
-    fn init(&mut self, ops: &mut EventOps) {
-        let edges = EventSet::IN | EventSet::OUT | EventSet::EDGE_TRIGGERED;
-        if let Err(error) = ops.add(Events::new_raw(self.fd, edges)) {
-            tracing::warn!(%error, "a network card's host end could not join the event loop");
-        }
+/// A piece of guest memory for the kernel.
+fn guest_vector(slice: &VolatileSlice<'_>) -> libc::iovec {
+    libc::iovec {
+        iov_base: slice.ptr_guard_mut().as_ptr().cast(),
+        iov_len: slice.len(),
     }
 }

@@ -9,6 +9,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use caraway_virtio::net::{Backend, Header, Offloads};
 use vm_memory::VolatileSlice;
 
+use super::guest_vector;
+
 /// What the kernel makes taps from.
 const NODE: &str = "/dev/net/tun";
 
@@ -74,13 +76,19 @@ impl TapError {
             )
         };
         match self {
-            Self::Missing(name) | Self::NotPermitted(name) => make(name, ""),
+            Self::Missing(name) | Self::NotPermitted(name) => {
+                let made = make(name, "");
+                format!("{made}; or use `\"user\": {{}}`, which needs no rights")
+            }
             Self::Kind { name, queues: 1 } => make(&format!("another-than-{name}"), ""),
             Self::Kind { name, .. } => {
                 let made = make(name, " multi_queue");
                 format!("leave `queues` out, or {made}")
             }
-            Self::Node(_) => format!("modprobe tun; {NODE} should be readable and writable"),
+            Self::Node(_) => format!(
+                "modprobe tun; {NODE} should be readable and writable; or use `\"user\": {{}}`, which \
+                 needs neither"
+            ),
             Self::Busy(_) => "end that program, or give each machine a tap of its own".to_owned(),
             Self::Descriptor(_) => {
                 "have whoever starts caraway open the tap and leave the descriptor open".to_owned()
@@ -310,13 +318,6 @@ fn vector(bytes: &mut [u8]) -> libc::iovec {
     libc::iovec {
         iov_base: bytes.as_mut_ptr().cast(),
         iov_len: bytes.len(),
-    }
-}
-
-fn guest_vector(slice: &VolatileSlice<'_>) -> libc::iovec {
-    libc::iovec {
-        iov_base: slice.ptr_guard_mut().as_ptr().cast(),
-        iov_len: slice.len(),
     }
 }
 
