@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from console import Failed
-from jobs import DEFAULT, JOBS, Job
-from monitors import Images, L1Lost, start_caraway, start_qemu, start_tcg
+from jobs import DEFAULT, GROUPS, JOBS, Job
+from monitors import L1Lost, start_caraway, start_qemu, start_tcg
 
 
 # Each L1 has one emulated processor, which keeps one of this machine's busy.
@@ -46,23 +46,27 @@ def tail(log: Path, lines: int) -> str:
 
 def main() -> int:
     options = argparse.ArgumentParser()
-    options.add_argument("--l1", type=Path, required=True)
-    options.add_argument("--l2", type=Path, required=True)
-    options.add_argument("--desktop", type=Path, help="the image of jobs with a desktop")
-    options.add_argument("--ryll", type=Path, required=True)
-    options.add_argument("--monitor", choices=["caraway", "qemu", "tcg"], required=True)
+    options.add_argument("--list-images", action="store_true", help="name the images that the jobs want, and end")
+    options.add_argument("--image", action="append", default=[], metavar="NAME=DIR", help="what was built")
+    options.add_argument("--ryll", type=Path)
+    options.add_argument("--monitor", choices=["caraway", "qemu", "tcg"], default="caraway")
     options.add_argument("--caraway", type=Path)
     options.add_argument("--results", type=Path, help="where to keep logs and pictures, of passed jobs too")
-    options.add_argument("jobs", nargs="*", metavar="JOB", help=f"of {', '.join(JOBS)}; {', '.join(DEFAULT)} without one")
+    words = {**GROUPS, **{name: [name] for name in JOBS}}
+    options.add_argument("jobs", nargs="*", metavar="JOB", help=f"of {', '.join(words)}; {', '.join(DEFAULT)} without one")
     chosen = options.parse_args()
-    unknown = [name for name in chosen.jobs if name not in JOBS]
+    unknown = [word for word in chosen.jobs if word not in words]
     if unknown:
-        options.error(f"no job {', '.join(unknown)}: there are {', '.join(JOBS)}")
+        options.error(f"no job {', '.join(unknown)}: there are {', '.join(words)}")
 
-    names = chosen.jobs or DEFAULT
-    images = Images(chosen.l1, chosen.l2, chosen.desktop)
-    if any(JOBS[name].boot.directory(images) is None for name in names):
-        options.error("a job wants an image that is not given")
+    names = list(dict.fromkeys(name for word in chosen.jobs for name in words[word])) or DEFAULT
+    wanted = {"l1", "l2", *(JOBS[name].boot.disk for name in names)}
+    if chosen.list_images:
+        print(*sorted(wanted))
+        return 0
+    images = {name: Path(directory) for name, _, directory in (given.partition("=") for given in chosen.image)}
+    if missing := wanted - images.keys():
+        options.error(f"no --image {', '.join(missing)}")
     starters = {"caraway": functools.partial(start_caraway, chosen.caraway), "qemu": start_qemu, "tcg": start_tcg}
     start = functools.partial(starters[chosen.monitor], images)
     # Short, for the sockets in it; kept when something failed.

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import kills
 from clocks import keeps_time_over_pauses
 from console import Failed
 from desktop import Desktop
@@ -73,6 +74,11 @@ def random_desktop(guest: Guest, _ryll: Path) -> None:
     power_off(guest)
 
 
+def small_files_survive(guest: Guest, _ryll: Path) -> None:
+    """What a guest made durable is there after `kill -9`, and a mount is all the repair it needs."""
+    kills.survive_kills(guest)
+
+
 def console_is_on_screen(guest: Guest, viewer: Ryll) -> None:
     # A colour the whole console takes tells it from any other picture; a blinking cursor would make
     # two pictures differ that are taken a moment apart.
@@ -136,4 +142,7 @@ JOBS = {
     "grub": Job(Boot(), firmware_desktop),
     "bzimage": Job(Boot("vmlinuz"), login_directly),
     "desktop": Job(Boot("vmlinux", "desktop"), random_desktop),
+    "kills": Job(Boot(disk="kills", prepare=kills.PREPARE, program="kill-loop"), small_files_survive),
 }
+# Several jobs by one name.
+GROUPS = {"virtio": ["kills"]}

@@ -6,12 +6,13 @@ it on this machine without L1: the two controls that say whether the lab or the 
 
 import http.client
 import json
+import os
 import shlex
 import socket
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from console import Console, Failed
@@ -22,11 +23,24 @@ SPICE_PORT = 5930
 API_PORT = 5931
 TIME_PORT = 5932
 DATA_PORT = 5933
+SHELL_PORT = 5934
 # How much longer than it was every pause is made out to be; see docs/time.md.
 LONGER_PAUSES = 600
 # A disk in L1 that is added while the guest runs.
 ADDED_DISK = "/run/more.img"
 HUNG_AFTER = 60  # seconds without a line from L1, which writes one every 2
+# Bytes of L1's own disk, the last of its /dev/vd?, which is empty, and thrown away at the end.
+OWN_DISK = 8 << 30
+OWN = "/run/own"
+# For `Boot.prepare`: that disk as a file system, where files can be read and written past the page cache.
+MOUNT_OWN = f"""
+module ext4
+own=$(ls /dev/vd? | tail -n 1)
+mkfs.ext4 -q -F -E lazy_itable_init=1,lazy_journal_init=1,nodiscard "$own"
+mkdir {OWN}
+mount "$own" {OWN}
+"""
+IN_L1 = Path(__file__).parent.parent / "in-l1"
 
 
 # Answers each line with the time.
@@ -44,13 +58,8 @@ class L1Lost(Exception):
     """The lab machine itself hung or ended early: nothing is known about the job."""
 
 
-@dataclass(frozen=True)
-class Images:
-    """The cached directories that `l1/build` and `l2/build` filled; `desktop` only if a job wants it."""
-
-    l1: Path
-    l2: Path
-    desktop: Path | None
+# The cached directories that the builds filled, by name.
+Images = dict[str, Path]
 
 
 @dataclass(frozen=True)
@@ -58,11 +67,21 @@ class Boot:
     """Firmware and GRUB from the disk, or the named kernel of the disk's directory directly."""
 
     kernel: str | None = None
-    # A field of `Images`.
+    # One of the images.
     disk: str = "l2"
+    # What a kernel is told beside the usual.
+    cmdline: str = ""
+    # What Caraway's config has beside the usual; lists are added to those that are there.
+    config: dict = field(default_factory=dict)
+    # Lines of shell that L1 runs first.
+    prepare: str = ""
+    # Whether L1's kernel lets Caraway have one.
+    io_uring: bool = True
+    # A program of `in-l1/` that L1 runs in place of a monitor, with the program under test and the kernel.
+    program: str | None = None
 
     def directory(self, images: Images) -> Path:
-        return getattr(images, self.disk)
+        return images[self.disk]
 
 
 class Guest:
@@ -150,14 +169,15 @@ class L1Guest(Guest):
 class CarawayGuest(L1Guest):
     api_port = 0
     time_port = 0
+    shell_port = 0
 
     def get(self, verb: str) -> bytes:
         """The body of a GET on Caraway's API."""
         return self._ask("GET", verb)
 
-    def put(self, verb: str, body: dict | None = None) -> None:
-        """A PUT on Caraway's API."""
-        self._ask("PUT", verb, body)
+    def put(self, verb: str, body: dict | None = None) -> bytes:
+        """A PUT on Caraway's API, and what it answers."""
+        return self._ask("PUT", verb, body)
 
     def _ask(self, method: str, verb: str, body: dict | None = None) -> bytes:
         connection = http.client.HTTPConnection("127.0.0.1", self.api_port, timeout=60)
@@ -189,6 +209,29 @@ class CarawayGuest(L1Guest):
         if not found:
             raise Failed(f"no event {name}: {seen[-300:]!r}")
         return found[-1]
+
+    def host(self, script: str, timeout: float = 120) -> str:
+        """Runs a script in L1, which is the guest's host; its output, or `Failed` when it ends other than by 0."""
+        told = b""
+        deadline = time.monotonic() + timeout
+        with socket.create_connection(("127.0.0.1", self.shell_port), timeout=5) as stream:
+            stream.sendall(f"exec 2>&1\n{{\n{script}\n}} </dev/null\necho \"<$?>\"\n".encode())
+            stream.shutdown(socket.SHUT_WR)
+            while True:
+                try:
+                    data = stream.recv(65536)
+                except TimeoutError:
+                    self.check_alive()
+                    if time.monotonic() > deadline:
+                        raise Failed(f"`{script}` in L1 takes longer than {timeout:.0f} s") from None
+                    continue
+                if not data:
+                    break
+                told += data
+        output, _, code = told.decode(errors="replace").strip().rpartition("<")
+        if code != "0>":
+            raise Failed(f"`{script}` in L1 ended with <{code}: {output[-300:]}")
+        return output.strip()
 
     def host_clock(self) -> Callable[[], float]:
         """Asks L1, which is the guest's host, for its wall clock."""
@@ -232,12 +275,15 @@ def start_qemu(images: Images, boot: Boot, out: Path) -> Guest:
 
 
 def start_caraway(program: Path, images: Images, boot: Boot, out: Path) -> Guest:
+    if boot.program:
+        command = [IN_L1 / boot.program, program, images["l2"] / "vmlinux", boot.directory(images)]
+        return start_l1(L1Guest, images, boot, out, boot.prepare + f"\nexec {shlex.join(map(str, command))}")
     source = {"firmware": "seabios"}
     if boot.kernel:
         source = {
             "kernel": str(boot.directory(images) / boot.kernel),
             "initrd": str(boot.directory(images) / "initrd.img"),
-            "cmdline": COMMAND_LINE,
+            "cmdline": f"{COMMAND_LINE} {boot.cmdline}".strip(),
         }
     config = {
         "name": "lab",
@@ -254,6 +300,8 @@ def start_caraway(program: Path, images: Images, boot: Boot, out: Path) -> Guest
         ],
         "hotplug": {"slots": 2},
     }
+    for key, value in boot.config.items():
+        config[key] = config.get(key, []) + value if isinstance(value, list) else value
     (out / "share").mkdir()
     (out / "share" / "vm.json").write_text(json.dumps(config, indent=2) + "\n")
     # Sockets can't live on 9p, nor be forwarded as they are.
@@ -263,7 +311,11 @@ def start_caraway(program: Path, images: Images, boot: Boot, out: Path) -> Guest
     )
     job += f"/usr/bin/python3 -c {shlex.quote(TIME_SERVER)} {TIME_PORT} </dev/null >/dev/null 2>/run/out/time.log &\n"
     job += f"truncate -s 64M {ADDED_DISK}\n"
-    job += f"exec {shlex.quote(str(program))} run /run/out/vm.json --api /run/api.sock"
+    job += f"socat -t 3600 TCP-LISTEN:{SHELL_PORT},fork,reuseaddr EXEC:/bin/bash >>/run/out/socat.log 2>&1 &\n"
+    job += boot.prepare + "\n"
+    job += "echo $$ >/run/caraway.pid\n"
+    launcher = "" if boot.io_uring else f"{IN_L1}/without-io-uring "
+    job += f"exec {launcher}{shlex.quote(str(program))} run /run/out/vm.json --api /run/api.sock"
     job += f" --longer-pauses {LONGER_PAUSES}s\n"
     return start_l1(CarawayGuest, images, boot, out, job)
 
@@ -287,30 +339,38 @@ def start_l1(kind: type[L1Guest], images: Images, boot: Boot, out: Path, job: st
     """Boots L1, which runs the shell script `job` with the guest's serial line as its terminal."""
     share = out / "share"
     share.mkdir(exist_ok=True)
-    (share / "job").write_text(job + "\n")
+    # The modules of its kernel, as `module NAME` wants them.
+    modules = f"mkdir -p /run/kernel/lib; ln -s {images['l2']}/modules /run/kernel/lib/\n"
+    modules += 'module() { modprobe -d /run/kernel "$@"; }\n'
+    (share / "job").write_text(modules + job + "\n")
     ours, theirs = socket.socketpair()
-    ports = {inside: free_port() for inside in (SPICE_PORT, API_PORT, TIME_PORT, DATA_PORT)}
+    ports = {inside: free_port() for inside in (SPICE_PORT, API_PORT, TIME_PORT, DATA_PORT, SHELL_PORT)}
     forward = ",".join(f"hostfwd=tcp:127.0.0.1:{outside}-:{inside}" for inside, outside in ports.items())
     readonly = "security_model=none,readonly=on,multidevs=remap"
     # One CPU: QEMU's nested SVM hangs now and then with two.
     command = ["qemu-system-x86_64", "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "1"]
     command += ["-m", "2048", "-display", "none", "-nodefaults", "-no-reboot"]
-    command += ["-kernel", str(images.l2 / "vmlinux"), "-initrd", str(images.l1 / "initrd.gz")]
+    command += ["-kernel", str(images["l2"] / "vmlinux"), "-initrd", str(images["l1"] / "initrd.gz")]
     command += ["-append", "console=ttyS0 quiet panic=-1 mitigations=off nokaslr"]
     command += ["-serial", f"file:{out}/l1.log"]
     command += ["-chardev", f"socket,id=serial,fd={theirs.fileno()}", "-serial", "chardev:serial"]
     command += ["-fsdev", f"local,id=host,path=/,{readonly}", "-device", "virtio-9p-pci,fsdev=host,mount_tag=host"]
     command += ["-fsdev", f"local,id=out,path={share},security_model=none"]
     command += ["-device", "virtio-9p-pci,fsdev=out,mount_tag=out"]
-    command += ["-drive", f"file={boot.directory(images)}/disk.raw,format=raw,if=none,id=root,snapshot=on"]
-    command += ["-device", "virtio-blk-pci,drive=root"]
+    own = out / "own.raw"
+    own.touch()
+    os.truncate(own, OWN_DISK)
+    for name, disk in (("root", boot.directory(images) / "disk.raw"), ("own", own)):
+        if disk.exists():
+            command += ["-drive", f"file={disk},format=raw,if=none,id={name},snapshot=on"]
+            command += ["-device", f"virtio-blk-pci,drive={name}"]
     command += ["-netdev", f"user,id=net,restrict=on,{forward}", "-device", "virtio-net-pci,netdev=net,romfile="]
     command += ["-device", "isa-debug-exit,iobase=0x501,iosize=1"]
     guest = kind(spawn(command, out, theirs), ours, out)
     guest.spice_port, guest.data_port = ports[SPICE_PORT], ports[DATA_PORT]
     if isinstance(guest, CarawayGuest):
         guest.api_port = ports[API_PORT]
-        guest.time_port = ports[TIME_PORT]
+        guest.time_port, guest.shell_port = ports[TIME_PORT], ports[SHELL_PORT]
     return guest
 
 
