@@ -32,12 +32,14 @@ mod reg {
     pub const QUEUE_DESC: u64 = 0x20;
     pub const QUEUE_DRIVER: u64 = 0x28;
     pub const QUEUE_DEVICE: u64 = 0x30;
+    pub const QUEUE_RESET: u64 = 0x3a;
 }
 
 const NEXT: u64 = 1;
 const WRITE: u64 = 2;
 const NEEDS_RESET: u8 = 0x40;
 const VERSION_1: u64 = 1 << 32;
+const RING_RESET: u64 = 1 << 40;
 
 /// A bell that nobody hears.
 struct Deaf;
@@ -88,7 +90,7 @@ impl<D: VirtioDevice> Driver<D> {
         let mut driver = Self {
             pci,
             memory,
-            features: features | VERSION_1,
+            features: features | VERSION_1 | RING_RESET,
             queues,
         };
         driver.set_up();
@@ -107,21 +109,32 @@ impl<D: VirtioDevice> Driver<D> {
         }
         self.set(reg::STATUS, &[0xb]);
         for queue in 0..self.queues.len() as u16 {
-            self.queues[usize::from(queue)] = Ring::default();
-            self.put(page(queue), &[0; 0x1000]);
-            self.set(reg::QUEUE_SELECT, &queue.to_le_bytes());
-            self.set(reg::QUEUE_SIZE, &SIZE.to_le_bytes());
-            for (register, address) in [
-                (reg::QUEUE_DESC, page(queue)),
-                (reg::QUEUE_DRIVER, page(queue) + AVAILABLE),
-                (reg::QUEUE_DEVICE, page(queue) + USED),
-            ] {
-                self.set(register, &(address as u32).to_le_bytes());
-                self.set(register + 4, &[0; 4]);
-            }
-            self.set(reg::QUEUE_ENABLE, &[1, 0]);
+            self.start_queue(queue);
         }
         self.set(reg::STATUS, &[0xf]);
+    }
+
+    /// Resets this queue alone and sets it up again.
+    pub fn restart_queue(&mut self, queue: u16) {
+        self.set(reg::QUEUE_SELECT, &queue.to_le_bytes());
+        self.set(reg::QUEUE_RESET, &[1, 0]);
+        self.start_queue(queue);
+    }
+
+    fn start_queue(&mut self, queue: u16) {
+        self.queues[usize::from(queue)] = Ring::default();
+        self.put(page(queue), &[0; 0x1000]);
+        self.set(reg::QUEUE_SELECT, &queue.to_le_bytes());
+        self.set(reg::QUEUE_SIZE, &SIZE.to_le_bytes());
+        for (register, address) in [
+            (reg::QUEUE_DESC, page(queue)),
+            (reg::QUEUE_DRIVER, page(queue) + AVAILABLE),
+            (reg::QUEUE_DEVICE, page(queue) + USED),
+        ] {
+            self.set(register, &(address as u32).to_le_bytes());
+            self.set(register + 4, &[0; 4]);
+        }
+        self.set(reg::QUEUE_ENABLE, &[1, 0]);
     }
 
     /// Sets the device up again if it has given up on its driver; whether it had.
@@ -159,6 +172,11 @@ impl<D: VirtioDevice> Driver<D> {
             .read_slice(&mut bytes, GuestAddress(at))
             .expect("the driver reads its memory");
         bytes
+    }
+
+    /// The head of the chain that is submitted next.
+    pub fn next_head(&self, queue: u16) -> u16 {
+        self.queues[usize::from(queue)].next
     }
 
     /// Makes a chain available, rarely with something wrong about it; whether it is sound.
