@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::geometry::{Point, Rect, Size};
-use crate::tiles::Tiles;
+use crate::tiles::{Cells, Side, Tiles};
 
 /// Damage on a surface, kept in square tiles: of each the smallest rectangle that holds what is new
 /// in it. However much is drawn, this takes [`Tiles::MAX_TILES`] tiles of memory at most; it may
@@ -41,6 +41,8 @@ pub(crate) struct Damage {
     films: Vec<Rect>,
     /// Debts are told as they were then: later ones are scaled up instead of earlier ones down.
     epoch: Instant,
+    /// When the first of what came since something was taken last may go.
+    news: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -49,11 +51,28 @@ struct Tile {
     damage: Rect,
     /// Bytes sent for it, as of the epoch.
     debt: f64,
+    /// How often it was sent, in the same way.
+    sendings: f64,
     /// Bytes that a pixel of it took when it was sent last.
     density: f32,
     /// Not to be sent before, so that a source which draws a thousand times a second does not make
     /// a thousand messages.
     rests_until: Instant,
+}
+
+impl Tile {
+    /// Bytes that its damage is likely to take.
+    fn bytes(&self) -> f32 {
+        self.damage.pixels() as f32 * self.density
+    }
+}
+
+/// Tiles whose damage is sent as one piece.
+struct Block {
+    cells: Cells,
+    piece: Rect,
+    /// Pixels of the piece that are damaged.
+    damaged: u64,
 }
 
 /// Pixels that were copied from one place to another, which may overlap.
@@ -98,12 +117,19 @@ pub(crate) enum Next {
 
 /// After so long, half of what was sent for a tile is forgotten.
 const HALF_LIFE: Duration = Duration::from_secs(1);
-/// Between two times that the same tile is sent.
+/// Between two times that the same tile is sent, …
 const REST: Duration = Duration::from_millis(8);
+/// … and between two of a tile that was sent so often of late: what changes all the time is shown 30 times
+/// a second. What a user does changes other tiles each time, or less often.
+const OFTEN: f64 = 16.0;
+const REST_IF_OFTEN: Duration = Duration::from_millis(32);
 /// Bytes that a pixel is taken to need before any of its tile was sent.
 const DENSITY: f32 = 1.0;
-/// Pixels of a piece at most: 512 KiB as they are.
-const MAX_PIXELS: u64 = 128 * 1024;
+/// Of a piece, at most one pixel in so many is not damaged: pixels that the client has cost little, and
+/// each message about as much as a thousand of them.
+const WASTE: u64 = 4;
+/// Pixels of a piece at most: 1 MiB as they are.
+const MAX_PIXELS: u64 = 256 * 1024;
 /// Copies that wait at most; what is copied beyond them is damage.
 const MAX_MOVES: usize = 64;
 
@@ -113,6 +139,7 @@ impl Damage {
         let tile = Tile {
             damage: Rect::default(),
             debt: 0.0,
+            sendings: 0.0,
             density: DENSITY,
             rests_until: now,
         };
@@ -123,6 +150,7 @@ impl Damage {
             reading: Rect::default(),
             films: Vec::new(),
             epoch: now,
+            news: None,
         }
     }
 
@@ -135,11 +163,6 @@ impl Damage {
         }
     }
 
-    /// Whether the client has everything.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.damaged == 0 && self.moves.is_empty()
-    }
-
     /// The pixels of `rect` are new.
     pub(crate) fn add(&mut self, rect: Rect) {
         for index in self.tiles.touched(rect) {
@@ -147,8 +170,15 @@ impl Damage {
             if let Some(tile) = self.tiles.get_mut(index) {
                 self.damaged += usize::from(tile.damage.is_empty());
                 tile.damage = tile.damage.union(part);
+                let due = tile.rests_until;
+                self.news = Some(self.news.map_or(due, |news| news.min(due)));
             }
         }
+    }
+
+    /// When the first of what came since something was taken last may go.
+    pub(crate) fn news(&self) -> Option<Instant> {
+        self.news
     }
 
     /// The source copied pixels.
@@ -184,6 +214,8 @@ impl Damage {
             self.add(rect);
         }
         self.moves.push_back(copy);
+        // At once.
+        self.news = Some(self.epoch);
         true
     }
 
@@ -192,6 +224,7 @@ impl Damage {
     /// one row of one tile. What was taken before is sent or refused by now.
     pub(crate) fn take(&mut self, now: Instant, budget: usize) -> Next {
         self.reading = Rect::default();
+        self.news = None;
         if let Some(copy) = self.moves.pop_front() {
             return Next::Copy(copy);
         }
@@ -220,58 +253,67 @@ impl Damage {
             return earliest.map_or(Next::Nothing, Next::At);
         };
         let mut budget = Budget::new(budget);
-        if !budget.pay(tile) {
+        if !budget.pay(tile.bytes(), tile.damage.pixels()) {
             return self.cut(start, budget).map_or(Next::Nothing, Next::Piece);
         }
-        let (mut columns, mut rows) = (1, 1);
-        let first = tile.damage;
-        let mut piece = first;
-        // To the right, as far as damage of the same rows goes on …
-        while let Some(tile) = self
-            .tiles
-            .right_of(start, columns)
-            .filter(|tile| rested(tile))
+        let mut block = Block {
+            cells: self.tiles.cell(start),
+            piece: tile.damage,
+            damaged: tile.damage.pixels(),
+        };
+        // Along the rows first.
+        while (Side::ALL.into_iter()).any(|side| self.grow(&mut block, side, &mut budget, &rested))
         {
-            let damage = tile.damage;
-            let goes_on = damage.left == piece.right
-                && (damage.top, damage.bottom) == (first.top, first.bottom);
-            if !goes_on || !budget.pay(tile) {
-                break;
-            }
-            piece.right = damage.right;
-            columns += 1;
         }
-        // … and down, as far as whole rows of tiles do.
-        loop {
-            let below = start + rows * self.tiles.columns();
-            let Some(row) = self.tiles.range(below..below + columns) else {
-                break;
-            };
-            let top = row.first().map_or(Rect::default(), |tile| tile.damage);
-            let goes_on = row.iter().all(|tile| {
-                rested(tile) && (tile.damage.top, tile.damage.bottom) == (piece.bottom, top.bottom)
-            }) && row
-                .windows(2)
-                .all(|two| two[0].damage.right == two[1].damage.left)
-                && top.left == piece.left
-                && row
-                    .last()
-                    .is_some_and(|tile| tile.damage.right == piece.right);
-            if !goes_on || !row.iter().all(|tile| budget.pay(tile)) {
-                break;
-            }
-            piece.bottom = top.bottom;
-            rows += 1;
-        }
-        for row in 0..rows {
-            let at = start + row * self.tiles.columns();
-            let row = self.tiles.range_mut(at..at + columns);
-            for tile in row.into_iter().flatten() {
+        for index in self.tiles.within(&block.cells) {
+            if let Some(tile) = self.tiles.get_mut(index) {
+                self.damaged -= usize::from(!tile.damage.is_empty());
                 tile.damage = Rect::default();
             }
         }
-        self.damaged -= columns * rows;
-        Next::Piece(piece)
+        Next::Piece(block.piece)
+    }
+
+    /// Takes the line of tiles at one side of a block into it, if some of them are damaged, none should
+    /// wait, `budget` has enough, and little in the piece is not damaged. So a window is cut the same way
+    /// each time, whichever of its tiles owes the least, and repeats what was sent.
+    fn grow(
+        &self,
+        block: &mut Block,
+        side: Side,
+        budget: &mut Budget,
+        rested: &impl Fn(&Tile) -> bool,
+    ) -> bool {
+        let Some(line) = self.tiles.beside_cells(&block.cells, side) else {
+            return false;
+        };
+        let mut grown = Block {
+            cells: block.cells.union(&line),
+            ..*block
+        };
+        let mut bytes = 0.0;
+        for index in self.tiles.within(&line) {
+            let Some(tile) = self.tiles.get(index) else {
+                return false;
+            };
+            if tile.damage.is_empty() {
+                continue;
+            }
+            if !rested(tile) {
+                return false;
+            }
+            grown.piece = grown.piece.union(tile.damage);
+            grown.damaged += tile.damage.pixels();
+            bytes += tile.bytes();
+        }
+        let pixels = grown.piece.pixels();
+        let waste = pixels - grown.damaged;
+        let pays = grown.damaged > block.damaged && waste <= pixels / WASTE;
+        let takes = pays && budget.pay(bytes, pixels - block.piece.pixels());
+        if takes {
+            *block = grown;
+        }
+        takes
     }
 
     /// From here on these are films, which go as pictures.
@@ -335,6 +377,7 @@ impl Damage {
         if elapsed > 256.0 {
             for tile in self.tiles.iter_mut() {
                 tile.debt *= (-elapsed).exp2();
+                tile.sendings *= (-elapsed).exp2();
             }
             self.epoch = now;
         }
@@ -344,7 +387,9 @@ impl Damage {
             let part = piece.intersection(self.tiles.area(index)).pixels() as f64;
             if let Some(tile) = self.tiles.get_mut(index) {
                 tile.debt += bytes as f64 * part / pixels * scale;
-                tile.rests_until = now + REST;
+                tile.sendings += scale;
+                let often = tile.sendings > OFTEN * scale;
+                tile.rests_until = now + if often { REST_IF_OFTEN } else { REST };
             }
         }
     }
@@ -394,10 +439,8 @@ impl Budget {
         }
     }
 
-    /// Pays for a tile's damage, if there is enough.
-    fn pay(&mut self, tile: &Tile) -> bool {
-        let pixels = tile.damage.pixels();
-        let bytes = pixels as f32 * tile.density;
+    /// Pays, if there is enough.
+    fn pay(&mut self, bytes: f32, pixels: u64) -> bool {
         let enough = bytes <= self.bytes && pixels <= self.pixels;
         if enough {
             self.bytes -= bytes;

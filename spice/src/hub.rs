@@ -24,9 +24,18 @@ pub(crate) struct Viewer {
 struct ViewerState {
     damage: Damage,
     layout_changed: bool,
-    /// Whether more damage is news: a sender that waits for its client's link asks by itself once
-    /// there is room, however much is drawn meanwhile.
-    waiting: bool,
+    sender: SenderState,
+}
+
+/// When more damage is news. A sender that waits for its client's link asks by itself once there is
+/// room, however much is drawn meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SenderState {
+    Busy,
+    /// It has nothing to send.
+    Waiting,
+    /// It has nothing to send before.
+    Until(Instant),
 }
 
 impl Viewer {
@@ -35,7 +44,7 @@ impl Viewer {
             state: Mutex::new(ViewerState {
                 damage: Damage::new(Size::default(), Instant::now()),
                 layout_changed: true,
-                waiting: true,
+                sender: SenderState::Waiting,
             }),
             wake: Notify::new(),
         }
@@ -67,7 +76,11 @@ impl Viewer {
     pub(crate) fn take_damage(&self, budget: usize) -> Next {
         let mut state = self.state.lock();
         let next = state.damage.take(Instant::now(), budget);
-        state.waiting = matches!(next, Next::At(_) | Next::Nothing);
+        state.sender = match next {
+            Next::Copy(_) | Next::Piece(_) => SenderState::Busy,
+            Next::At(time) => SenderState::Until(time),
+            Next::Nothing => SenderState::Waiting,
+        };
         next
     }
 
@@ -112,7 +125,15 @@ impl Viewer {
                     }
                 }
             }
-            !state.damage.is_empty() && std::mem::take(&mut state.waiting)
+            let is_news = match (state.damage.news(), state.sender) {
+                (None, _) | (_, SenderState::Busy) => false,
+                (Some(_), SenderState::Waiting) => true,
+                (Some(due), SenderState::Until(time)) => due < time,
+            };
+            if is_news {
+                state.sender = SenderState::Busy;
+            }
+            is_news
         };
         if ring {
             self.wake.notify_one();

@@ -1,7 +1,5 @@
 //! A surface cut into square tiles, each of which somebody knows something about.
 
-use std::ops::Range;
-
 use crate::geometry::{Rect, Size};
 
 /// Something about each tile of a surface. However large the surface is, there are no more than
@@ -12,6 +10,38 @@ pub(crate) struct Tiles<T> {
     side: u32,
     columns: usize,
     all: Vec<T>,
+}
+
+/// A rectangle of tiles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Cells {
+    /// The first, and the one after the last.
+    columns: (usize, usize),
+    rows: (usize, usize),
+}
+
+/// Of a block of tiles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    Left,
+    Right,
+    Top,
+    Bottom,
+}
+
+impl Side {
+    pub(crate) const ALL: [Self; 4] = [Self::Left, Self::Right, Self::Top, Self::Bottom];
+}
+
+impl Cells {
+    /// The smallest block that has both.
+    pub(crate) fn union(&self, other: &Self) -> Self {
+        let span = |a: (usize, usize), b: (usize, usize)| (a.0.min(b.0), a.1.max(b.1));
+        Self {
+            columns: span(self.columns, other.columns),
+            rows: span(self.rows, other.rows),
+        }
+    }
 }
 
 impl<T> Tiles<T> {
@@ -48,10 +78,6 @@ impl<T> Tiles<T> {
         self.bounds
     }
 
-    pub(crate) fn columns(&self) -> usize {
-        self.columns
-    }
-
     pub(crate) fn len(&self) -> usize {
         self.all.len()
     }
@@ -72,19 +98,45 @@ impl<T> Tiles<T> {
         self.all.get_mut(index)
     }
 
-    /// Some tiles in the order of their rows.
-    pub(crate) fn range(&self, range: Range<usize>) -> Option<&[T]> {
-        self.all.get(range)
+    /// One tile as a block.
+    pub(crate) fn cell(&self, index: usize) -> Cells {
+        let (row, column) = (index / self.columns, index % self.columns);
+        Cells {
+            columns: (column, column + 1),
+            rows: (row, row + 1),
+        }
     }
 
-    pub(crate) fn range_mut(&mut self, range: Range<usize>) -> Option<&mut [T]> {
-        self.all.get_mut(range)
+    /// The tiles of a block.
+    pub(crate) fn within(&self, cells: &Cells) -> impl Iterator<Item = usize> + use<T> {
+        let (width, columns, rows) = (self.columns, cells.columns, cells.rows);
+        (rows.0..rows.1)
+            .flat_map(move |row| (columns.0..columns.1).map(move |column| row * width + column))
     }
 
-    /// The tile `columns` to the right of `start`, in the same row.
-    pub(crate) fn right_of(&self, start: usize, columns: usize) -> Option<&T> {
-        let inside = start % self.columns + columns < self.columns;
-        self.all.get(start + columns).filter(|_| inside)
+    /// The line of tiles at one side of a block, if it is not at the edge.
+    pub(crate) fn beside_cells(&self, cells: &Cells, side: Side) -> Option<Cells> {
+        let (Cells { columns, rows }, all_rows) = (*cells, self.all.len() / self.columns);
+        let before = |(first, _): (usize, usize)| Some((first.checked_sub(1)?, first));
+        let after = |(_, end), count| (end < count).then_some((end, end + 1));
+        Some(match side {
+            Side::Left => Cells {
+                columns: before(columns)?,
+                rows,
+            },
+            Side::Right => Cells {
+                columns: after(columns, self.columns)?,
+                rows,
+            },
+            Side::Top => Cells {
+                columns,
+                rows: before(rows)?,
+            },
+            Side::Bottom => Cells {
+                columns,
+                rows: after(rows, all_rows)?,
+            },
+        })
     }
 
     /// The tiles that have an edge in common with one.

@@ -4,8 +4,8 @@
 //! is taken, read from the source as it is *then*, encoded and written; so a slow client gets fewer
 //! and newer pixels, never a backlog, and costs one piece of memory.
 //!
-//! A piece costs three copies of its pixels before the kernel's (into a buffer that is kept, into
-//! checked pixels, and what the encoder makes of them into the message), three allocations beside
+//! A piece costs three copies of its pixels before the kernel's (into memory that is kept, from there into
+//! the dictionary, and what the encoder makes of them into the message), three allocations beside
 //! the encoder's own, and one write. Damage wakes the channel only if it waits for damage, so a guest
 //! that draws faster than the link takes costs no wake-ups; each piece's acknowledgement is one.
 //!
@@ -36,8 +36,6 @@ use crate::wire::{Message, MessageReader, MessageWriter, Reader, Truncated};
 const WHOLE_PIXELS: u64 = 4 * 1024 * 1024;
 /// Bytes of an image on the wire at most. Proxies guard against frames over 16 MiB.
 const MAX_IMAGE_BYTES: usize = 4 * 1024 * 1024 - 1024;
-/// Bytes that a channel keeps for reading: those of the largest piece.
-const BUFFER: usize = 512 * 1024;
 /// A piece that takes so many times the bytes that were expected is not sent but cut.
 const OVERSHOOT: usize = 2;
 const INIT_TIME: Duration = Duration::from_secs(30);
@@ -83,7 +81,6 @@ pub(super) async fn serve(
         screen: None,
         images: 0,
         encoder: Encoder::default(),
-        buffer: Vec::new(),
         picture: Vec::new(),
     };
     tokio::select! {
@@ -177,9 +174,7 @@ struct Sender<'a> {
     screen: Option<Screen>,
     images: u64,
     encoder: Encoder,
-    /// For what is read from the source.
-    buffer: Vec<u8>,
-    /// The same for the last picture of a film.
+    /// The last picture of a film as it was read.
     picture: Vec<u8>,
 }
 
@@ -353,30 +348,10 @@ impl Sender<'_> {
     }
 
     fn read(&mut self, area: Rect) -> Option<Pixels> {
-        let mut buffer = std::mem::take(&mut self.buffer);
-        let pixels = if self.read_bytes(area, &mut buffer) {
-            (self.encoder).pixels(area.width(), area.height(), &buffer)
-        } else {
-            None
-        };
-        // A whole screen is rare, and need not be kept room for.
-        buffer.shrink_to(BUFFER);
-        self.buffer = buffer;
-        pixels
-    }
-
-    /// Reads the pixels of `area`; `false` if they are gone.
-    fn read_bytes(&self, area: Rect, buffer: &mut Vec<u8>) -> bool {
-        let Some(screen) = &self.screen else {
-            return false;
-        };
-        let length = area.pixels().checked_mul(4);
-        let Some(length) = length.and_then(|length| usize::try_from(length).ok()) else {
-            return false;
-        };
-        buffer.resize(length, 0);
+        let generation = self.screen.as_ref()?.generation;
         let source = self.shared.view.source();
-        source.read(screen.generation, area, buffer)
+        let read = |pixels: &mut [u8]| source.read(generation, area, pixels);
+        self.encoder.pixels(area.width(), area.height(), read)
     }
 }
 

@@ -14,7 +14,7 @@ const LENIENCE: f32 = 1.2;
 /// What loses a little wins now and then, as later pieces may refer to it.
 const GENEROUS: f32 = 2.0;
 const GENEROUS_EVERY: u32 = 8;
-/// Pieces that QUIC has to itself at most.
+/// How much QUIC has to itself after a loss, in pieces of the loser's size, at most.
 const MOST_SKIPPED: u32 = 7;
 
 #[derive(Debug)]
@@ -23,8 +23,8 @@ pub(super) struct Contest {
     quic: f32,
     /// In a row.
     losses: u32,
-    /// Pieces that GLZ leaves out.
-    skip: u32,
+    /// Pixels that GLZ leaves out.
+    skip: usize,
 }
 
 impl Default for Contest {
@@ -38,10 +38,11 @@ impl Default for Contest {
 }
 
 impl Contest {
-    /// Whether GLZ goes first this time.
-    pub(super) fn enter(&mut self) -> bool {
-        let enters = self.skip == 0;
-        self.skip = self.skip.saturating_sub(1);
+    /// Whether GLZ goes first with a piece of so many pixels: what was lost with small ones says little of
+    /// a large one.
+    pub(super) fn enter(&mut self, pixels: usize) -> bool {
+        let enters = self.skip < pixels;
+        self.skip = self.skip.saturating_sub(pixels);
         enters
     }
 
@@ -54,7 +55,7 @@ impl Contest {
             return true;
         }
         self.losses = self.losses.saturating_add(1);
-        self.skip = self.losses.min(MOST_SKIPPED);
+        self.skip = pixels.saturating_mul(self.losses.min(MOST_SKIPPED) as usize);
         bytes <= quic * GENEROUS && self.losses.is_multiple_of(GENEROUS_EVERY)
     }
 
@@ -85,16 +86,16 @@ mod tests {
         let mut contest = Contest::default();
         let mut entered = 0;
         for _ in 0..80 {
-            if contest.enter() {
+            if contest.enter(1000) {
                 entered += 1;
                 contest.wins(3000, 1000);
             }
         }
         assert!((8..20).contains(&entered), "{entered}");
 
-        while !contest.enter() {}
+        while !contest.enter(1000) {}
         contest.wins(10, 1000);
 
-        assert!(contest.enter());
+        assert!(contest.enter(1000));
     }
 }

@@ -4,7 +4,7 @@
 //! nothing orders what they send, so an image refers to images of its own channel only, and one
 //! channel at a time encodes with the dictionary; while one does, others go without.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
@@ -34,6 +34,8 @@ pub(super) struct Contents {
 /// Where each image is.
 #[derive(Debug, Default)]
 pub(super) struct Images {
+    /// The ids of the newest of those that were sent by their fingerprints.
+    known: HashMap<u64, u64>,
     /// Those that were sent, with ids up to the next.
     sent: VecDeque<Image>,
     /// The one that is being encoded.
@@ -47,6 +49,7 @@ pub(super) struct Images {
 struct Image {
     start: usize,
     owner: u64,
+    fingerprint: u64,
 }
 
 /// A pixel that the client has.
@@ -62,6 +65,14 @@ impl Images {
     /// Whether only one channel has ever sent any.
     pub(super) fn are_all_ours(&self) -> bool {
         !self.are_shared
+    }
+
+    /// How many pixels before the one that is being encoded is an image that seems to be the same.
+    fn repeated(&self) -> Option<usize> {
+        let id = self.known.get(&self.current.fingerprint)?;
+        let newer = usize::try_from(self.next_id.checked_sub(*id)?).ok()?;
+        let image = self.sent.get(self.sent.len().checked_sub(newer)?)?;
+        self.current.start.checked_sub(image.start)
     }
 
     /// The pixel `distance` before `at`, if its channel has sent it.
@@ -82,9 +93,26 @@ impl Images {
     }
 }
 
+/// A number that images with the same pixels have in common, and others hardly ever.
+fn fingerprint(pixels: &[u32]) -> u64 {
+    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mix = |state: u64, two: u64| (state ^ two).wrapping_mul(ODD).rotate_left(29);
+    // Four at a time: none waits for the one before.
+    let (blocks, rest) = pixels.as_chunks::<8>();
+    let mut lanes = [pixels.len() as u64; 4];
+    for block in blocks {
+        for (lane, two) in lanes.iter_mut().zip(block.as_chunks::<2>().0) {
+            *lane = mix(*lane, u64::from(two[0]) | u64::from(two[1]) << 32);
+        }
+    }
+    let rest = rest.iter().map(|&pixel| u64::from(pixel));
+    lanes.into_iter().chain(rest).fold(0, mix)
+}
+
 impl Contents {
-    /// Takes up an image of which nothing is sent yet.
-    pub(super) fn begin(&mut self, pixels: &[u32]) {
+    /// Takes up an image of which nothing is sent yet. If it seems to repeat one that was, how many pixels
+    /// before.
+    pub(super) fn begin(&mut self, pixels: &[u32]) -> Option<usize> {
         if self.pixels.capacity() == 0 {
             // All at once: what grows is copied each time.
             self.pixels.reserve_exact(self.limit);
@@ -93,14 +121,20 @@ impl Contents {
         self.make_room(pixels.len() + 1);
         self.pixels.push(BOUNDARY);
         self.images.current.start = self.pixels.len();
+        self.images.current.fingerprint = fingerprint(pixels);
         self.pixels.extend_from_slice(pixels);
+        self.images.repeated()
     }
 
     /// The image is on its way: later ones may refer to it.
     fn commit(&mut self) {
-        self.images.sent.push_back(self.images.current);
-        self.images.next_id += 1;
-        self.images.current.start = self.pixels.len() + 1;
+        let images = &mut self.images;
+        images.sent.push_back(images.current);
+        images
+            .known
+            .insert(images.current.fingerprint, images.next_id);
+        images.next_id += 1;
+        images.current.start = self.pixels.len() + 1;
     }
 
     /// What is not sent is not kept, and its id goes to another image.
@@ -137,7 +171,12 @@ impl Contents {
         let forgotten = sent
             .partition_point(|image| image.start < excess)
             .max(sent.len().saturating_sub(most_images));
-        sent.drain(..forgotten);
+        let oldest = self.images.next_id - sent.len() as u64;
+        for (image, id) in sent.drain(..forgotten).zip(oldest..) {
+            if self.images.known.get(&image.fingerprint) == Some(&id) {
+                self.images.known.remove(&image.fingerprint);
+            }
+        }
         let cut = sent
             .front()
             .map_or(self.pixels.len(), |image| image.start - 1);
@@ -166,7 +205,7 @@ enum State {
     #[default]
     New,
     /// Here, under the number that the client gave it.
-    Here(u8, Contents),
+    Here(u8, Box<Contents>),
     Lent(u8),
 }
 
@@ -201,10 +240,10 @@ impl Access {
         }
         let mut home = self.dictionary.0.lock();
         let mut contents = match std::mem::take(&mut home.state) {
-            State::New => Contents {
+            State::New => Box::new(Contents {
                 limit: self.limit,
                 ..Contents::default()
-            },
+            }),
             State::Here(id, contents) if id == self.id && pixels < contents.limit => contents,
             other => {
                 home.state = other;
@@ -227,7 +266,7 @@ impl Access {
 #[derive(Debug)]
 pub(super) struct Lease {
     dictionary: Dictionary,
-    contents: Contents,
+    contents: Box<Contents>,
 }
 
 impl Lease {

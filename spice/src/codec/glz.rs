@@ -48,7 +48,7 @@ impl Encoder {
     /// Starts an image with the next id, for which the dictionary has room.
     pub(super) fn new(pixels: &Pixels, mut lease: Lease) -> Self {
         let contents = &mut *lease;
-        contents.begin(&pixels.data);
+        let repeated = contents.begin(&pixels.data);
         let mut out = Vec::with_capacity(64 + pixels.data.len() / 8);
         out.extend(MAGIC.to_be_bytes());
         out.push(TYPE);
@@ -58,7 +58,7 @@ impl Encoder {
         out.extend(contents.id().to_be_bytes());
         out.extend(contents.window().to_be_bytes());
         let start = contents.start();
-        let walk = Walk::new(&contents.pixels, start, &mut contents.table);
+        let walk = Walk::new(&contents.pixels, start, repeated, &mut contents.table);
         Self { lease, walk, out }
     }
 

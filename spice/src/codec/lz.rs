@@ -55,7 +55,7 @@ impl Encoder {
         table.restart(pixels.data.len());
         Self {
             stream: Stream(out),
-            walk: Walk::new(&pixels.data, 0, table),
+            walk: Walk::new(&pixels.data, 0, None, table),
         }
     }
 

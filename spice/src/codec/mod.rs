@@ -19,6 +19,8 @@ use deflate::Deflate;
 pub use dictionary::Dictionary;
 use dictionary::{Access, Lease};
 use repeats::Table;
+use zerocopy::IntoBytes;
+
 pub(crate) use texture::is_gradual;
 
 /// How images are compressed (spice-protocol `enums.h`, `SpiceImageCompression`).
@@ -57,18 +59,34 @@ impl Pixels {
     /// such rows, or if there is no pixel at all.
     #[must_use]
     pub fn new(width: u32, height: u32, bytes: &[u8]) -> Option<Self> {
-        Self::in_memory(Vec::new(), width, height, bytes)
+        let copy = |pixels: &mut [u8]| {
+            let fits = pixels.len() == bytes.len();
+            if fits {
+                pixels.copy_from_slice(bytes);
+            }
+            fits
+        };
+        Self::in_memory(Vec::new(), width, height, copy)
     }
 
-    /// The same, in memory that was used before.
-    fn in_memory(mut data: Vec<u32>, width: u32, height: u32, bytes: &[u8]) -> Option<Self> {
+    /// The same of what `read` writes, in memory that was used before; `None` if it says `false`.
+    fn in_memory(
+        mut data: Vec<u32>,
+        width: u32,
+        height: u32,
+        read: impl FnOnce(&mut [u8]) -> bool,
+    ) -> Option<Self> {
         let count = u64::from(width) * u64::from(height);
-        if count == 0 || count.checked_mul(4) != Some(bytes.len() as u64) {
+        if count == 0 || count > MAX_PIXELS {
             return None;
         }
-        let pixels = bytes.as_chunks::<4>().0.iter();
-        data.clear();
-        data.extend(pixels.map(|&pixel| u32::from_le_bytes(pixel) & 0x00ff_ffff));
+        data.resize(usize::try_from(count).ok()?, 0);
+        if !read(data.as_mut_bytes()) {
+            return None;
+        }
+        for pixel in &mut data {
+            *pixel = u32::from_le(*pixel) & 0x00ff_ffff;
+        }
         Some(Self {
             width,
             height,
@@ -182,10 +200,16 @@ impl Encoder {
         }
     }
 
-    /// [`Pixels::new`] in the memory of the image before.
+    /// Pixels in the memory of the image before: what `read` writes, rows of `width * 4` bytes. `None` if
+    /// it says that it could not, or if these are no pixels, or more than a surface has.
     #[must_use]
-    pub fn pixels(&mut self, width: u32, height: u32, bytes: &[u8]) -> Option<Pixels> {
-        Pixels::in_memory(std::mem::take(&mut self.spare), width, height, bytes)
+    pub fn pixels(
+        &mut self,
+        width: u32,
+        height: u32,
+        read: impl FnOnce(&mut [u8]) -> bool,
+    ) -> Option<Pixels> {
+        Pixels::in_memory(std::mem::take(&mut self.spare), width, height, read)
     }
 
     /// Takes back the memory of pixels that are not encoded.
@@ -202,7 +226,7 @@ impl Encoder {
         self.unsent = None;
         let gradual = matches!(codec, Codec::Auto | Codec::AutoLz) && texture::is_gradual(&pixels);
         let may_refer = match codec {
-            Codec::Auto => !gradual || self.contest.enter(),
+            Codec::Auto => !gradual || self.contest.enter(pixels.data.len()),
             Codec::Glz => true,
             _ => false,
         };
@@ -214,8 +238,8 @@ impl Encoder {
             (Codec::Raw, _) => State::Raw,
             (Codec::Lz4, _) => State::Lz4(None),
             (_, Some(lease)) => State::Glz(glz::Encoder::new(&pixels, lease)),
-            (Codec::Quic, None) => State::quic(&pixels),
-            (_, None) if gradual => State::quic(&pixels),
+            (Codec::Quic, None) => State::quic(&pixels, None),
+            (_, None) if gradual => State::quic(&pixels, None),
             (_, None) => State::Lz(lz::Encoder::new(&pixels, &mut self.table)),
         };
         Encoding {
@@ -254,17 +278,26 @@ enum State {
         deflated: usize,
     },
     Lz4(Option<Vec<u8>>),
-    Quic(Box<quic::Encoder>),
+    Quic {
+        encoder: Box<quic::Encoder>,
+        /// A finished GLZ stream, which is sent if this one becomes longer.
+        rival: Option<(Vec<u8>, Lease)>,
+    },
 }
 
 impl State {
-    fn quic(pixels: &Pixels) -> Self {
-        Self::Quic(Box::new(quic::Encoder::new(pixels)))
+    fn quic(pixels: &Pixels, rival: Option<(Vec<u8>, Lease)>) -> Self {
+        Self::Quic {
+            encoder: Box::new(quic::Encoder::new(pixels)),
+            rival,
+        }
     }
 }
 
+/// Pixels of an image at most: a surface of 16384×16384.
+const MAX_PIXELS: u64 = 1 << 28;
 /// Pixels whose memory is kept: those of the largest piece.
-const SPARE: usize = 128 * 1024;
+const SPARE: usize = 256 * 1024;
 /// Pixels encoded in a step: well under a millisecond.
 const STEP: usize = 32 * 1024;
 /// Bytes of a GLZ stream that are too few to gain anything.
@@ -291,12 +324,18 @@ impl Encoding<'_> {
                 done.get_or_insert_with(|| lz4::encode(&self.pixels));
                 false
             }
-            State::Quic(encoder) => encoder.step(&self.pixels, STEP),
+            State::Quic { encoder, rival } => {
+                let goes_on = encoder.step(&self.pixels, STEP);
+                let length = encoder.length();
+                match rival.take_if(|(glz, _)| glz.len() < length) {
+                    Some((glz, lease)) => self.deflate(glz, lease),
+                    None => goes_on,
+                }
+            }
         }
     }
 
-    /// Goes on with a complete GLZ stream: gives it up for QUIC, or puts it into a zlib stream, if that is likely to pay: what copies made
-    /// little shorter is no text, and would only take time.
+    /// Goes on with a complete GLZ stream: sends it, or lets QUIC try to be shorter.
     fn after_glz(&mut self) -> bool {
         let State::Glz(encoder) = std::mem::replace(&mut self.state, State::Raw) else {
             return false;
@@ -304,8 +343,19 @@ impl Encoding<'_> {
         let (glz, lease) = encoder.finish();
         let pixels = self.pixels.data.len();
         if self.gradual && !self.encoder.contest.wins(glz.len(), pixels) {
-            self.state = State::quic(&self.pixels);
+            self.state = State::quic(&self.pixels, Some((glz, lease)));
             return true;
+        }
+        self.deflate(glz, lease)
+    }
+
+    /// Puts a GLZ stream into a zlib stream, if that is likely to pay: what copies made little shorter is
+    /// no text, and would only take time.
+    fn deflate(&mut self, glz: Vec<u8>, lease: Lease) -> bool {
+        let pixels = self.pixels.data.len();
+        if let State::Quic { encoder, .. } = &self.state {
+            // It would have been longer still.
+            self.encoder.contest.learn(encoder.length(), pixels);
         }
         let pays = glz.len() >= TINY && glz.len() <= pixels * 2;
         self.encoder.deflate.begin();
@@ -335,7 +385,7 @@ impl Encoding<'_> {
                 }
             }
             State::Lz4(Some(data)) => (ImageKind::Lz4, data),
-            State::Quic(encoder) => (ImageKind::Quic, encoder.finish()),
+            State::Quic { encoder, .. } => (ImageKind::Quic, encoder.finish()),
         };
         if kind == ImageKind::Quic {
             self.encoder

@@ -334,6 +334,11 @@ impl Encoder {
         rows.next().is_some()
     }
 
+    /// Bytes so far.
+    pub(super) fn length(&self) -> usize {
+        self.bits.out.len()
+    }
+
     /// Header and stream; complete once [`Encoder::step`] returned `false`.
     pub(super) fn finish(self) -> Vec<u8> {
         self.bits.finish()

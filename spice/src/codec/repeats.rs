@@ -20,9 +20,12 @@ const GOOD: usize = 48;
 const COMPARED: usize = 4 * LONG;
 /// After `1 << this` vain searches in a row, every second run is looked up, and so on.
 const SKIP_SHIFT: u32 = 5;
-/// Of the runs of a copy, so many are remembered, and of the others one in so many.
-const ALL_KEPT: usize = 16;
-const SOME_KEPT: usize = 4;
+/// Of the pixels of a copy, the runs at the start of each block of so many are remembered, …
+const BLOCK: usize = 512;
+/// … so many of them: what is inside of a copy can be found at its source, too.
+const KEPT: usize = 12;
+/// Distances of the last copies, which are tried first: what moved as a whole was cut by little.
+const RECENT: usize = 2;
 /// Bits of one pixel that is written as it is.
 const LITERAL_BITS: usize = 25;
 
@@ -115,6 +118,17 @@ impl Runs {
         self.0 = [self.0[1], self.0[2], last, last + same];
     }
 
+    /// Goes on at the first run that starts there or later, if this is before it.
+    fn leap(&mut self, pixels: &[u32], place: usize) {
+        if self.start() >= place {
+            return;
+        }
+        *self = Self::new(pixels, place);
+        if pixels.get(place) == pixels.get(place - 1) {
+            self.advance(pixels);
+        }
+    }
+
     fn key(&self, pixels: &[u32]) -> u64 {
         const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
         let colour = |index: usize| u64::from(pixels.get(self.0[index]).copied().unwrap_or(!0));
@@ -145,6 +159,39 @@ impl Copy {
     }
 }
 
+/// The best copy of those that were looked at.
+#[derive(Debug, Default)]
+struct Best {
+    copy: Option<Copy>,
+    /// Pixels that were looked at.
+    compared: usize,
+}
+
+impl Best {
+    fn length(&self) -> usize {
+        self.copy.map_or(0, |copy| copy.length)
+    }
+
+    fn compare(&mut self, pixels: &[u32], form: &impl Form, here: usize, distance: usize) {
+        let (there, longest) = (here - distance, self.length());
+        // One that is longer has this pixel in common, too.
+        let (Some(a), Some(b)) = (pixels.get(there + longest), pixels.get(here + longest)) else {
+            return;
+        };
+        if a != b || !form.knows(here, distance) {
+            return;
+        }
+        let length = common(&pixels[there..], &pixels[here..]);
+        self.compared += length;
+        if length > longest {
+            let copy = Copy::new(form, here, distance, length);
+            if copy.map(|copy| copy.gain) > self.copy.map(|best| best.gain) {
+                self.copy = copy;
+            }
+        }
+    }
+}
+
 /// Goes over the pixels of one image, the last ones of what it is given.
 #[derive(Debug)]
 pub(super) struct Walk {
@@ -157,18 +204,28 @@ pub(super) struct Walk {
     ahead: Option<Option<Copy>>,
     /// Searches that found nothing since one found something.
     vain: usize,
+    /// Distances of copies, the newest first; 0 is none.
+    recent: [usize; RECENT],
 }
 
 impl Walk {
-    /// Begins at `start`; `pixels` ends with the image.
-    pub(super) fn new(pixels: &[u32], start: usize, table: &mut Table) -> Self {
+    /// Begins at `start`; `pixels` ends with the image, which may be the same as `distance` before.
+    pub(super) fn new(
+        pixels: &[u32],
+        start: usize,
+        distance: Option<usize>,
+        table: &mut Table,
+    ) -> Self {
         table.older.resize(pixels.len(), 0);
+        let mut recent = [0; RECENT];
+        recent[0] = distance.unwrap_or(0);
         Self {
             runs: Runs::new(pixels, start),
             at: start,
             literals: start,
             ahead: None,
             vain: 0,
+            recent,
         }
     }
 
@@ -199,17 +256,21 @@ impl Walk {
         false
     }
 
-    /// Remembers the runs that were passed.
+    /// Remembers the runs that were passed, of long copies a part.
     fn catch_up(&mut self, pixels: &[u32], table: &mut Table) {
-        let mut passed = 0;
+        let mut kept = 0;
+        let mut block_end = self.runs.start() + BLOCK;
         while self.runs.start() < self.at {
-            // What is inside of a copy can be found at its source, too.
-            let is_kept = passed < ALL_KEPT || passed % SOME_KEPT == 0;
-            if self.ahead.take().is_none() && is_kept {
+            if self.ahead.take().is_none() {
                 table.insert(self.runs.start(), self.runs.key(pixels));
             }
             self.runs.advance(pixels);
-            passed += 1;
+            kept += 1;
+            if kept >= KEPT {
+                self.runs.leap(pixels, block_end.min(self.at));
+                kept = 0;
+                block_end += BLOCK;
+            }
         }
     }
 
@@ -220,7 +281,7 @@ impl Walk {
         let found = self
             .ahead
             .take()
-            .unwrap_or_else(|| search(pixels, table, form, &self.runs));
+            .unwrap_or_else(|| self.search(pixels, table, form));
         let run = self.runs.length();
         let repeat = Copy::new(form, here + 1, 1, run - 1);
         let repeat_gain = repeat.map_or(0, |repeat| repeat.gain);
@@ -230,7 +291,7 @@ impl Walk {
         let mut best = found.filter(|copy| copy.length > run || copy.gain >= repeat_gain);
         if let Some(copy) = best.filter(|copy| copy.length < GOOD && next < pixels.len()) {
             // Waiting for one run may find something better.
-            let ahead = search(pixels, table, form, &self.runs);
+            let ahead = self.search(pixels, table, form);
             let later = ahead.filter(|later| {
                 later.gain + repeat_gain > copy.gain && next + later.length > here + copy.length
             });
@@ -253,6 +314,35 @@ impl Walk {
         }
     }
 
+    /// The best copy for what begins with these runs, which are remembered.
+    fn search(&self, pixels: &[u32], table: &mut Table, form: &impl Form) -> Option<Copy> {
+        let here = self.runs.start();
+        let mut candidate = table.insert(here, self.runs.key(pixels));
+        let mut best = Best::default();
+        for distance in self.recent {
+            if distance > 0 && distance <= form.reach().min(here) {
+                best.compare(pixels, form, here, distance);
+            }
+        }
+        let mut depth = DEPTH;
+        while depth > 0 && best.compared <= COMPARED && best.length() <= LONG {
+            let Some(there) = (candidate as usize).checked_sub(1) else {
+                break;
+            };
+            let distance = here - there;
+            // The others are farther still.
+            if distance > form.reach() {
+                break;
+            }
+            best.compare(pixels, form, here, distance);
+            candidate = table.older.get(there).copied().unwrap_or(0);
+            // What is good enough needs not become much better.
+            let is_good = best.length() >= GOOD;
+            depth = depth.saturating_sub(if is_good { DEPTH / 4 } else { 1 });
+        }
+        best.copy
+    }
+
     /// Leaves out what is likely to repeat nothing either.
     fn skip(&mut self, pixels: &[u32]) {
         for _ in 0..self.vain >> SKIP_SHIFT {
@@ -272,52 +362,13 @@ impl Walk {
         {
             form.literals(&pixels[self.literals..self.at]);
             form.copy(self.at, distance, length);
+            if distance > 1 && self.recent[0] != distance {
+                self.recent = [distance, self.recent[0]];
+            }
             self.at += length;
             self.literals = self.at;
         }
     }
-}
-
-/// The best copy for what begins with these runs, which are remembered.
-fn search(pixels: &[u32], table: &mut Table, form: &impl Form, runs: &Runs) -> Option<Copy> {
-    let here = runs.start();
-    let mut candidate = table.insert(here, runs.key(pixels));
-    let mut best: Option<Copy> = None;
-    let mut compared = 0;
-    let mut depth = DEPTH;
-    while depth > 0 {
-        let Some(there) = (candidate as usize).checked_sub(1) else {
-            break;
-        };
-        let distance = here - there;
-        // The others are farther still.
-        if distance > form.reach() {
-            break;
-        }
-        // One that is longer has this pixel in common, too.
-        let longest = best.map_or(0, |best| best.length);
-        let (Some(a), Some(b)) = (pixels.get(there + longest), pixels.get(here + longest)) else {
-            break;
-        };
-        if a == b && form.knows(here, distance) {
-            let length = common(&pixels[there..], &pixels[here..]);
-            if length > longest {
-                let copy = Copy::new(form, here, distance, length);
-                if copy.map(|copy| copy.gain) > best.map(|best| best.gain) {
-                    best = copy;
-                }
-            }
-            compared += length;
-            if length > LONG || compared > COMPARED {
-                break;
-            }
-        }
-        candidate = table.older.get(there).copied().unwrap_or(0);
-        // What is good enough needs not become much better.
-        let is_good = best.is_some_and(|best| best.length >= GOOD);
-        depth = depth.saturating_sub(if is_good { DEPTH / 4 } else { 1 });
-    }
-    best
 }
 
 /// How many pixels both begin with.

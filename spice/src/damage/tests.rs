@@ -2,6 +2,13 @@ use proptest::prelude::*;
 
 use super::*;
 
+impl Damage {
+    /// Whether the client has everything.
+    fn is_empty(&self) -> bool {
+        self.damaged == 0 && self.moves.is_empty()
+    }
+}
+
 const SIZE: Size = Size {
     width: 500,
     height: 300,
@@ -449,17 +456,58 @@ fn a_budget_cuts_pieces_by_what_their_tiles_took_before() {
 #[test]
 fn a_large_budget_takes_rows_of_tiles_at_once() {
     let mut now = Instant::now();
-    let mut damage = Damage::new(SIZE, now);
-    damage.add(Rect::of_size(SIZE));
+    let size = Size {
+        width: 1000,
+        height: 600,
+    };
+    let mut damage = Damage::new(size, now);
+    damage.add(Rect::of_size(size));
 
     let piece = send(&mut damage, &mut now, ANY_BUDGET, 1);
 
-    // 128 Ki pixels: four rows of tiles.
+    // 256 Ki pixels: four rows of tiles.
     let four_rows = Rect {
         bottom: 256,
-        ..Rect::of_size(SIZE)
+        ..Rect::of_size(size)
     };
     assert_eq!(piece, Some(four_rows));
+}
+
+#[test]
+fn a_little_that_is_not_damaged_goes_along() {
+    let now = Instant::now();
+    let mut damage = Damage::new(SIZE, now);
+    let ragged = Rect {
+        left: 70,
+        ..tile(1, 1)
+    };
+    damage.add(tile(1, 0));
+    damage.add(ragged);
+    let far = tile(6, 3);
+    damage.add(far);
+
+    let both = tile(1, 0).union(tile(1, 1));
+    assert_eq!(damage.take(now, ANY_BUDGET), Next::Piece(both));
+    assert_eq!(damage.take(now, ANY_BUDGET), Next::Piece(far));
+    assert_eq!(damage.take(now, ANY_BUDGET), Next::Nothing);
+}
+
+#[test]
+fn what_changes_all_the_time_is_sent_thirty_times_a_second() {
+    let mut now = Instant::now();
+    let mut damage = Damage::new(SIZE, now);
+    let film = tile(1, 1);
+    let mut sendings = 0;
+    for _ in 0..2000 {
+        damage.add(film);
+        if let Next::Piece(piece) = damage.take(now, ANY_BUDGET) {
+            damage.sent(piece, 100, now);
+            sendings += 1;
+        }
+        now += Duration::from_millis(1);
+    }
+
+    assert!((60..80).contains(&sendings), "{sendings}");
 }
 
 #[test]

@@ -161,10 +161,7 @@ impl Sender<'_> {
 
     /// The pixels of `area` as they are now, as JPEG; `None` if they are gone.
     async fn encode_picture(&mut self, area: Rect, quality: u8) -> Option<Vec<u8>> {
-        let mut buffer = std::mem::take(&mut self.picture);
-        let is_there = self.read_bytes(area, &mut buffer);
-        self.picture = buffer;
-        if !is_there {
+        if !self.read_picture(area) {
             self.shared.view.viewer.recheck_layout();
             return None;
         }
@@ -180,6 +177,17 @@ impl Sender<'_> {
                 Progress::Impossible => return None,
             }
         }
+    }
+
+    /// Reads the pixels of `area`; `false` if they are gone.
+    fn read_picture(&mut self, area: Rect) -> bool {
+        let length = area.pixels().checked_mul(4).map(usize::try_from);
+        let (Some(screen), Some(Ok(length))) = (&self.screen, length) else {
+            return false;
+        };
+        self.picture.resize(length, 0);
+        let source = self.shared.view.source();
+        source.read(screen.generation, area, &mut self.picture)
     }
 
     /// Whether what was read last, of this area, is like a photograph.
