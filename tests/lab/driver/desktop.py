@@ -191,16 +191,21 @@ class Desktop:
         return self._follow([(0, 0, width, height)])
 
     def change_heads(self) -> str:
-        count = self._random.choice([1, 2, 2, 4, 4])
+        # Of the kernel's driver, see `show_heads`.
+        count = self._random.choice([1, 2, 2, 4, 4]) if self._driver == "qxl" else 1
         size = self._random.choice([(640, 480), (800, 600)])
-        said = self._follow([(number * size[0], 0, *size) for number in range(count)])
-        if self._driver == "kms" and count > 1:
-            # X has one frame buffer for all monitors, and the kernel's driver draws it once for each of them,
-            # side by side, with later changes in the first only: nobody shows what X does, QEMU neither.
+        return self._follow([(number * size[0], 0, *size) for number in range(count)])
+
+    def show_heads(self) -> None:
+        """Several monitors on the kernel's driver, which has to start anew after them.
+
+        X has one frame buffer for all of them. The driver draws that once for each, side by side, and what
+        changes later for the first only; what it says of them when there are fewer again is wrong. So what is
+        seen is not X's picture, with QEMU neither, but is what was drawn.
+        """
+        for count in (2, 4):
+            said = self._follow([(number * 640, 0, 640, 480) for number in range(count)])
             self._compare(f"heads {said}", with_guest=False)
-            self._follow([(0, 0, *size)])
-            self._run("xrefresh")
-        return said
 
     def visit_console(self) -> str:
         """To a text console and back."""

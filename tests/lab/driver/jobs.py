@@ -70,6 +70,8 @@ def random_desktop(guest: Guest, _ryll: Path) -> None:
         for driver in ("kms", "qxl"):
             desktop.start(driver)
             desktop.walk(steps // 2)
+            if driver == "kms":
+                desktop.show_heads()
         desktop.report()
     power_off(guest)
 
