@@ -1,8 +1,11 @@
 //! Which pixels a client does not have yet, and which of them it should get next.
 
+mod deferred;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use deferred::Deferred;
 use tokio::time::Instant;
 
 use crate::geometry::{Point, Rect, Size};
@@ -35,6 +38,8 @@ pub(crate) struct Damage {
     damaged: usize,
     /// Copies that the client has to make before it gets the next piece.
     moves: VecDeque<Move>,
+    /// Copies that it can make later.
+    deferred: Deferred,
     /// What was taken last: its pixels are read some time until it is sent or the next is taken.
     reading: Rect,
     /// Where the client shows approximations, pictures of a film, which are sent apart from all else.
@@ -147,6 +152,7 @@ impl Damage {
             tiles: Tiles::new(size, tile),
             damaged: 0,
             moves: VecDeque::new(),
+            deferred: Deferred::default(),
             reading: Rect::default(),
             films: Vec::new(),
             epoch: now,
@@ -165,6 +171,12 @@ impl Damage {
 
     /// The pixels of `rect` are new.
     pub(crate) fn add(&mut self, rect: Rect) {
+        self.deferred.changed(rect);
+        self.put_back(rect);
+    }
+
+    /// The client does not have the pixels of `rect`.
+    fn put_back(&mut self, rect: Rect) {
         for index in self.tiles.touched(rect) {
             let part = rect.intersection(self.tiles.area(index));
             if let Some(tile) = self.tiles.get_mut(index) {
@@ -184,8 +196,14 @@ impl Damage {
     /// The source copied pixels.
     pub(crate) fn copied(&mut self, copy: Move) {
         let possible = [copy.to, copy.source()].map(|rect| self.tiles.bounds().contains(rect));
-        if copy.to.is_empty() || possible.contains(&false) || !self.carry(copy) {
+        if copy.to.is_empty() || possible.contains(&false) {
             self.add(copy.to);
+        } else if !self.carry(copy) {
+            self.add(copy.to);
+            let is_film = |film: &Rect| !film.intersection(copy.source()).is_empty();
+            if !self.films.iter().any(is_film) {
+                self.deferred.add(copy);
+            }
         }
     }
 
@@ -202,16 +220,10 @@ impl Damage {
         if self.moves.len() >= MAX_MOVES || missing > copy.to.pixels() / 2 {
             return false;
         }
-        for index in self.tiles.touched(copy.to) {
-            if let Some(tile) = self.tiles.get_mut(index)
-                && !tile.damage.is_empty()
-            {
-                tile.damage = tile.damage.without(copy.to);
-                self.damaged -= usize::from(tile.damage.is_empty());
-            }
-        }
+        self.deferred.changed(copy.to);
+        self.clear(copy.to);
         for rect in stale {
-            self.add(rect);
+            self.put_back(rect);
         }
         self.moves.push_back(copy);
         // At once.
@@ -228,6 +240,13 @@ impl Damage {
         if let Some(copy) = self.moves.pop_front() {
             return Next::Copy(copy);
         }
+        let mut deferred = std::mem::take(&mut self.deferred);
+        let ready = deferred.take(|source| !self.touches(source));
+        self.deferred = deferred;
+        if let Some(copy) = ready {
+            self.clear(copy.to);
+            return Next::Copy(copy);
+        }
         let next = self.take_piece(now, budget);
         if let Next::Piece(piece) = next {
             self.reading = piece;
@@ -241,7 +260,9 @@ impl Damage {
         }
         let waits = |tile: &Tile| {
             let is_film = |film: &Rect| film.contains(tile.damage);
-            !tile.damage.is_empty() && !self.films.iter().any(is_film)
+            !tile.damage.is_empty()
+                && !self.films.iter().any(is_film)
+                && !self.deferred.hold(tile.damage)
         };
         let rested = |tile: &Tile| tile.rests_until <= now && waits(tile);
         let least = (self.tiles.iter().enumerate())
@@ -318,6 +339,11 @@ impl Damage {
 
     /// From here on these are films, which go as pictures.
     pub(crate) fn set_films(&mut self, films: Vec<Rect>) {
+        for film in &films {
+            // Its pixels are never sent as they are.
+            self.deferred
+                .forget(|copy| !film.intersection(copy.source()).is_empty());
+        }
         let before = std::mem::replace(&mut self.films, films);
         for film in before {
             if !self.films.contains(&film) {
@@ -334,15 +360,20 @@ impl Damage {
             return false;
         }
         self.set_films(films);
-        for index in self.tiles.touched(film) {
+        self.clear(film);
+        true
+    }
+
+    /// The client has the pixels of `rect`, or gets them in another way.
+    fn clear(&mut self, rect: Rect) {
+        for index in self.tiles.touched(rect) {
             if let Some(tile) = self.tiles.get_mut(index)
-                && !tile.damage.intersection(film).is_empty()
+                && !tile.damage.intersection(rect).is_empty()
             {
-                tile.damage = tile.damage.without(film);
+                tile.damage = tile.damage.without(rect);
                 self.damaged -= usize::from(tile.damage.is_empty());
             }
         }
-        true
     }
 
     /// Whether there are copies to be made.
@@ -394,8 +425,14 @@ impl Damage {
         }
     }
 
+    /// A piece would take `bytes`, which is too much at once: it is not sent.
+    pub(crate) fn refused(&mut self, piece: Rect, bytes: usize) {
+        self.learn(piece, bytes);
+        self.put_back(piece);
+    }
+
     /// A piece takes `bytes` on the wire, whether they are sent or not.
-    pub(crate) fn learn(&mut self, piece: Rect, bytes: usize) {
+    fn learn(&mut self, piece: Rect, bytes: usize) {
         let density = bytes as f32 / piece.pixels().max(1) as f32;
         for index in self.tiles.touched(piece) {
             if let Some(tile) = self.tiles.get_mut(index) {

@@ -106,9 +106,7 @@ impl Viewer {
 
     /// A piece would take this many bytes, which is too much at once: it is damage again.
     pub(crate) fn refuse_damage(&self, piece: Rect, bytes: usize) {
-        let mut state = self.state.lock();
-        state.damage.learn(piece, bytes);
-        state.damage.add(piece);
+        self.state.lock().damage.refused(piece, bytes);
     }
 
     fn updated(&self, updates: &[Update]) {

@@ -185,6 +185,14 @@ impl<P: Pixels> Placed<P> {
         Self::Scaled(Sampler::scaled(image, area, to, filter))
     }
 
+    /// How far to the right and down it goes from where it is, if it is on the surface already.
+    fn distance(&self) -> Option<(i64, i64)> {
+        match self {
+            Self::Plain { picture, left, top } if picture.are_of_target() => Some((*left, *top)),
+            _ => None,
+        }
+    }
+
     /// Where it has pixels. What is around a scaled image is drawn as black.
     fn area(&self) -> Option<Rect> {
         let Self::Plain { picture, left, top } = self else {
@@ -257,7 +265,10 @@ impl Canvas {
             } => {
                 let mut source = Placed::new(source, area);
                 let region = source.part_of(region);
-                self.paint(&region, |x, y, row| source.read(format, x, y, row));
+                let distance = source.distance();
+                self.paint_from(&region, distance, |x, y, row| {
+                    source.read(format, x, y, row)
+                });
             }
             Draw::Copy { source, rop, mask } => {
                 let mut source = Placed::new(source, area);

@@ -127,10 +127,20 @@ impl Canvas {
     pub(crate) fn paint(
         &mut self,
         region: &Region,
+        source: impl FnMut(u32, u32, &mut [u32]) -> bool,
+    ) {
+        self.paint_from(region, None, source);
+    }
+
+    /// The same with pixels that may be on the surface already, so far to the left and up.
+    pub(crate) fn paint_from(
+        &mut self,
+        region: &Region,
+        distance: Option<(i64, i64)>,
         mut source: impl FnMut(u32, u32, &mut [u32]) -> bool,
     ) {
         if let Some(draft) = self.draft.take() {
-            self.paint_moved(draft, region, source);
+            self.paint_moved(draft, region, distance, source);
             return;
         }
         let mut scratch = std::mem::take(&mut self.scratch);

@@ -88,6 +88,7 @@ impl Canvas {
         &mut self,
         mut draft: Box<Draft>,
         region: &Region,
+        distance: Option<(i64, i64)>,
         mut source: impl FnMut(u32, u32, &mut [u32]) -> bool,
     ) {
         draft.clear();
@@ -105,7 +106,11 @@ impl Canvas {
             true
         });
         self.scratch = scratch;
-        if let Some(found) = draft.find(self) {
+        let found = match distance {
+            Some(distance) => Some(draft.explain(self, distance)),
+            None => draft.find(self),
+        };
+        if let Some(found) = found.filter(|found| draft.is_much(found)) {
             self.move_pixels(&mut draft, &found);
         }
         for span in &draft.spans {
@@ -194,7 +199,7 @@ impl Draft {
         &self.pixels[span.start..span.start + span.len]
     }
 
-    /// The copy on `canvas` that explains most of the drawing, if any explains much of it.
+    /// The copy on `canvas` that explains most of the drawing.
     fn find(&self, canvas: &Canvas) -> Option<Explanation> {
         if self.pixels.len() < LEAST_CHANGE {
             return None;
@@ -204,9 +209,12 @@ impl Draft {
         distances.sort_unstable_by_key(|&(_, votes)| std::cmp::Reverse(votes));
         let tried = distances.iter().take(TRIED);
         let explanations = tried.map(|&(distance, _)| self.explain(canvas, distance));
-        explanations
-            .max_by_key(|explanation| explanation.gain)
-            .filter(|best| best.gain >= LEAST_GAIN.max(self.pixels.len() as u64 / 16))
+        explanations.max_by_key(|explanation| explanation.gain)
+    }
+
+    /// Whether this explains enough of the drawing.
+    fn is_much(&self, explanation: &Explanation) -> bool {
+        explanation.gain >= LEAST_GAIN.max(self.pixels.len() as u64 / 16)
     }
 
     /// Distinctive runs from different places, in the order of their hashes, each hash once.
@@ -455,6 +463,32 @@ mod tests {
             follow(&before, &updates, &canvas);
             draw(&mut canvas, rect(100, 80, 586, 421), (0, 0));
         }
+    }
+
+    /// A gradient, in which nothing can be found again.
+    #[test]
+    fn pixels_that_are_said_to_be_moved_are_a_copy() {
+        let mut canvas = canvas(320, 240);
+        let from = rect(10, 20, 110, 100);
+        canvas.paint(&from.into(), |x, y, row| {
+            (x..).zip(row).for_each(|(x, pixel)| *pixel = x << 8 | y);
+            true
+        });
+        canvas.take_damage();
+        let before = canvas.copy(canvas.area()).0;
+
+        let to = from.shifted(Point { x: 150, y: 100 });
+        canvas.paint_from(&to.into(), Some((150, 100)), |x, y, row| {
+            (x - 150..)
+                .zip(row)
+                .for_each(|(x, pixel)| *pixel = x << 8 | (y - 100));
+            true
+        });
+
+        let updates = canvas.take_damage();
+        let corner = Point { x: 10, y: 20 };
+        assert_eq!(updates, [Update::Copy { from: corner, to }]);
+        follow(&before, &updates, &canvas);
     }
 
     #[test]

@@ -12,6 +12,11 @@ pub(crate) trait Pixels {
     /// Pixels across and down.
     fn size(&self) -> Size;
 
+    /// Whether these are pixels of the surface that is drawn on, at their own places.
+    fn are_of_target(&self) -> bool {
+        false
+    }
+
     /// Fills `row` with the pixels of row `y` (0 is the topmost) from `x`; `false` if they are not
     /// all in the picture, or can't be read.
     fn read(&mut self, x: u32, y: u32, row: &mut [u32]) -> bool;

@@ -289,6 +289,10 @@ impl Pixels for Picture<'_> {
         self.pixels().size()
     }
 
+    fn are_of_target(&self) -> bool {
+        matches!(self, Self::Itself(_))
+    }
+
     fn read(&mut self, x: u32, y: u32, row: &mut [u32]) -> bool {
         match self {
             Self::Bitmap(pixels) => pixels.read(x, y, row),

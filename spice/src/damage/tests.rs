@@ -251,8 +251,7 @@ impl Model {
             }
             Action::Refuse => {
                 if let Some((piece, _)) = self.piece.take() {
-                    self.damage.learn(piece, 4 * piece.pixels() as usize);
-                    self.damage.add(piece);
+                    self.damage.refused(piece, 4 * piece.pixels() as usize);
                 }
             }
         }
@@ -490,6 +489,40 @@ fn a_little_that_is_not_damaged_goes_along() {
     assert_eq!(damage.take(now, ANY_BUDGET), Next::Piece(both));
     assert_eq!(damage.take(now, ANY_BUDGET), Next::Piece(far));
     assert_eq!(damage.take(now, ANY_BUDGET), Next::Nothing);
+}
+
+#[test]
+fn what_is_copied_before_it_is_sent_is_sent_once() {
+    let now = Instant::now();
+    let mut damage = Damage::new(SIZE, now);
+    let copy = Move {
+        from: Point { x: 64, y: 64 },
+        to: tile(4, 2),
+    };
+    damage.add(tile(1, 1));
+    damage.copied(copy);
+
+    assert_eq!(damage.take(now, ANY_BUDGET), Next::Piece(tile(1, 1)));
+    damage.sent(tile(1, 1), 100, now);
+    assert_eq!(damage.take(now, ANY_BUDGET), Next::Copy(copy));
+    assert_eq!(damage.take(now, ANY_BUDGET), Next::Nothing);
+}
+
+#[test]
+fn what_changes_after_it_was_copied_is_sent_in_both_places() {
+    let mut now = Instant::now();
+    let mut damage = Damage::new(SIZE, now);
+    damage.add(tile(1, 1));
+    damage.copied(Move {
+        from: Point { x: 64, y: 64 },
+        to: tile(4, 2),
+    });
+    damage.add(tile(1, 1));
+
+    let mut sent = [ANY_BUDGET; 2].map(|budget| send(&mut damage, &mut now, budget, 1));
+    sent.sort_by_key(|piece| piece.map(|piece| piece.left));
+    assert_eq!(sent, [Some(tile(1, 1)), Some(tile(4, 2))]);
+    assert_eq!(send(&mut damage, &mut now, ANY_BUDGET, 1), None);
 }
 
 #[test]
