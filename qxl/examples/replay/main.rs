@@ -48,6 +48,8 @@ const QUIET: Duration = Duration::from_millis(300);
 /// How long clients have to take the farewell.
 const FAREWELL: Duration = Duration::from_millis(300);
 const POLL: Duration = Duration::from_millis(10);
+/// Between two looks at whether the client has everything: what is measured is not how often it is asked.
+const POLL_AT_END: Duration = Duration::from_millis(100);
 
 struct Options {
     file: PathBuf,
@@ -213,7 +215,7 @@ fn play(options: &Options, guest: &mut Guest, server: &Server) -> Result<(), Box
     let mut bytes = sent(server);
     let mut last = Instant::now();
     while last.elapsed() < options.quiet && has_display(server) {
-        std::thread::sleep(POLL);
+        std::thread::sleep(POLL_AT_END);
         let now = sent(server);
         if std::mem::replace(&mut bytes, now) != now {
             last = Instant::now();
