@@ -1,11 +1,16 @@
 """The guest's serial line, as a person with a terminal would use it."""
 
+import os
 import re
 import select
 import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+
+# Everything may take so many times longer than usual: for a machine with other work.
+STRETCH = float(os.environ.get("LAB_STRETCH") or 1)
 
 
 class Failed(Exception):
@@ -27,6 +32,7 @@ class Console:
     def expect(self, pattern: str, timeout: float) -> re.Match[bytes]:
         """Reads until `pattern` matches (seconds to wait: `timeout`) and drops what stood before."""
         wanted = re.compile(pattern.encode())
+        timeout *= STRETCH
         deadline = time.monotonic() + timeout
         while True:
             found = wanted.search(self._unread)
@@ -71,6 +77,7 @@ class Console:
 
     def wait_for(self, condition: str, timeout: float) -> None:
         """Asks the shell again and again until `condition` holds."""
+        timeout *= STRETCH
         deadline = time.monotonic() + timeout
         while "yes" not in self.run(f"if {condition}; then echo yes; fi"):
             if time.monotonic() > deadline:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from console import Console, Failed
+from console import STRETCH, Console, Failed
 
 MEMORY = "768M"
 COMMAND_LINE = "root=/dev/vda1 ro console=tty0 console=ttyS0,115200"
@@ -106,6 +106,7 @@ class Guest:
 
     def wait(self, timeout: float) -> str:
         """The exit code of the monitor that ran the guest, once it has ended by itself."""
+        timeout *= STRETCH
         deadline = time.monotonic() + timeout
         while self._process.poll() is None:
             if time.monotonic() > deadline:
@@ -147,7 +148,7 @@ class L1Guest(Guest):
         now = time.monotonic()
         if size != self._last_size:
             self._last_size, self._last_change = size, now
-        elif now - self._last_change > HUNG_AFTER:
+        elif now - self._last_change > HUNG_AFTER * STRETCH:
             raise L1Lost(f"L1 wrote nothing for {HUNG_AFTER} s")
 
     def exit_code(self) -> str:
@@ -157,6 +158,7 @@ class L1Guest(Guest):
         return code.read_text().strip()
 
     def wait(self, timeout: float) -> str:
+        timeout *= STRETCH
         deadline = time.monotonic() + timeout
         while self._process.poll() is None:
             self.check_alive()
@@ -180,7 +182,7 @@ class CarawayGuest(L1Guest):
         return self._ask("PUT", verb, body)
 
     def _ask(self, method: str, verb: str, body: dict | None = None) -> bytes:
-        connection = http.client.HTTPConnection("127.0.0.1", self.api_port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self.api_port, timeout=60 * STRETCH)
         try:
             sent = None if body is None else json.dumps(body)
             connection.request(method, f"/api/v1/{verb}", sent, {"Host": "caraway"})
@@ -213,6 +215,7 @@ class CarawayGuest(L1Guest):
     def host(self, script: str, timeout: float = 120) -> str:
         """Runs a script in L1, which is the guest's host; its output, or `Failed` when it ends other than by 0."""
         told = b""
+        timeout *= STRETCH
         deadline = time.monotonic() + timeout
         with socket.create_connection(("127.0.0.1", self.shell_port), timeout=5) as stream:
             stream.sendall(f"exec 2>&1\n{{\n{script}\n}} </dev/null\necho \"<$?>\"\n".encode())
