@@ -163,6 +163,11 @@ fn set_keyboard() {
     }
 }
 
+/// Ticks of the processor's clock in so many milliseconds.
+pub fn ticks_of(milliseconds: u64) -> u64 {
+    milliseconds * ticks_of_a_second() / 1000
+}
+
 /// Measures the processor's clock by the PIT's counter 0, for about 17 ms a few times. The least
 /// counts: a pause of the host may be longer than the counter's period, and then hides from it.
 pub fn ticks_of_a_second() -> u64 {

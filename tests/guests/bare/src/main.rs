@@ -64,6 +64,8 @@ const TESTS: &[Test] = &[
     ("vmgenid", vmgenid::test),
     ("net", virtio::net::test),
     ("net-hostile", virtio::net::test_hostile),
+    ("net-send", virtio::net_load::test_send),
+    ("net-receive", virtio::net_load::test_receive),
     ("qxl", qxl::test),
     ("heads", qxl::test_heads),
     ("displays", qxl::test_devices),

@@ -4,6 +4,8 @@
 //! else those that are named.
 
 mod disk;
+mod load;
+mod net;
 mod replay;
 mod startup;
 mod ticks;
@@ -27,6 +29,11 @@ const SECTIONS: &[Section] = &[
         "disk",
         "requests of a disk, and what they cost",
         disk::bench,
+    ),
+    (
+        "net",
+        "frames of a network card on a tap, and what they cost",
+        net::bench,
     ),
     (
         "ticks",

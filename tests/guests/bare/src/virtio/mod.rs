@@ -7,6 +7,7 @@ pub mod disk;
 pub mod input;
 pub mod load;
 pub mod net;
+pub mod net_load;
 pub mod plan;
 pub mod relay;
 pub mod rng;
@@ -51,10 +52,15 @@ mod common {
 
 const FEATURE_VERSION_1: u64 = 1 << 32;
 
-/// Entries in each ring.
+/// Entries in each ring: few, so that it comes round often.
 pub const QUEUE_SIZE: usize = 16;
+/// Entries where what counts is how much is under way.
+pub const LARGEST_QUEUE: usize = 256;
 const NEXT: u16 = 1;
 const WRITE: u16 = 2;
+/// Flags of the rings.
+const NO_INTERRUPT: u16 = 1;
+const NO_NOTIFY: u16 = 1;
 
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -67,10 +73,10 @@ struct Descriptor {
 
 #[repr(C, align(4096))]
 struct Rings {
-    descriptors: [Descriptor; QUEUE_SIZE],
-    available: [u16; 2 + QUEUE_SIZE + 1],
+    descriptors: [Descriptor; LARGEST_QUEUE],
+    available: [u16; 2 + LARGEST_QUEUE + 1],
     _gap: u16,
-    used: [u32; 1 + 2 * QUEUE_SIZE + 1],
+    used: [u32; 1 + 2 * LARGEST_QUEUE + 1],
 }
 
 /// Queues in use at a time.
@@ -84,10 +90,10 @@ const EMPTY: Rings = Rings {
         length: 0,
         flags: 0,
         next: 0,
-    }; QUEUE_SIZE],
-    available: [0; 2 + QUEUE_SIZE + 1],
+    }; LARGEST_QUEUE],
+    available: [0; 2 + LARGEST_QUEUE + 1],
     _gap: 0,
-    used: [0; 1 + 2 * QUEUE_SIZE + 1],
+    used: [0; 1 + 2 * LARGEST_QUEUE + 1],
 };
 
 /// A piece of memory handed to the device.
@@ -114,6 +120,7 @@ pub struct Device {
 /// A queue that is ready.
 pub struct Queue {
     number: u16,
+    size: usize,
     rings: *mut Rings,
     notify: u64,
     next_descriptor: usize,
@@ -141,6 +148,17 @@ impl Device {
         vector: Option<u8>,
         numbers: [u16; N],
     ) -> Result<(Self, [Queue; N]), Why> {
+        Self::open_sized(kind, features, vector, numbers, QUEUE_SIZE)
+    }
+
+    /// The same with rings of `size` entries, at most [`LARGEST_QUEUE`].
+    pub fn open_sized<const N: usize>(
+        kind: u16,
+        features: u64,
+        vector: Option<u8>,
+        numbers: [u16; N],
+        size: usize,
+    ) -> Result<(Self, [Queue; N]), Why> {
         const { assert!(N <= QUEUES) };
         let function = Function::find(VENDOR, 0x1040 + kind)
             .or_else(|| Function::find(VENDOR, legacy_id(kind)?))
@@ -157,7 +175,7 @@ impl Device {
         }
         let mut queues = [const { None }; N];
         for (index, number) in numbers.into_iter().enumerate() {
-            queues[index] = Some(device.set_up_queue(index, number)?);
+            queues[index] = Some(device.set_up_queue(index, number, size)?);
         }
         device.add_status(status::DRIVER_OK);
         match queues.each_mut().map(Option::take) {
@@ -230,22 +248,22 @@ impl Device {
         Ok(())
     }
 
-    fn set_up_queue(&mut self, index: usize, number: u16) -> Result<Queue, Why> {
+    fn set_up_queue(&mut self, index: usize, number: u16, size: usize) -> Result<Queue, Why> {
         let common = self.common;
         // SAFETY: an address only; `index` is below QUEUES.
         let rings = unsafe { &raw mut RINGS[index] };
         // SAFETY: the device was reset, so nobody else looks at the rings.
         unsafe {
-            (*rings).available = [0; 2 + QUEUE_SIZE + 1];
-            (*rings).used = [0; 1 + 2 * QUEUE_SIZE + 1];
+            (*rings).available = EMPTY.available;
+            (*rings).used = EMPTY.used;
         }
         write(common + common::QUEUE_SELECT, number);
         let most: u16 = read(common + common::QUEUE_SIZE);
         ensure!(
-            usize::from(most) >= QUEUE_SIZE,
+            usize::from(most) >= size && size <= LARGEST_QUEUE,
             "queue {number} has {most} entries"
         );
-        write(common + common::QUEUE_SIZE, QUEUE_SIZE as u16);
+        write(common + common::QUEUE_SIZE, size as u16);
         let msix = self.function.capabilities(CAPABILITY_MSIX).next();
         if msix.is_some_and(|capability| self.function.config(capability) & 1 << 31 != 0) {
             write(common + common::QUEUE_MSIX_VECTOR, 0_u16);
@@ -275,6 +293,7 @@ impl Device {
         write(common + common::QUEUE_ENABLE, 1_u16);
         Ok(Queue {
             number,
+            size,
             rings,
             notify,
             next_descriptor: 0,
@@ -290,8 +309,8 @@ impl Queue {
         let rings = self.rings;
         let head = self.next_descriptor;
         for (index, buffer) in buffers.iter().enumerate() {
-            let here = (head + index) % QUEUE_SIZE;
-            let next = (here + 1) % QUEUE_SIZE;
+            let here = (head + index) % self.size;
+            let next = (here + 1) % self.size;
             let more = if index + 1 < buffers.len() { NEXT } else { 0 };
             let flags = more | if buffer.device_writes { WRITE } else { 0 };
             let descriptor = Descriptor {
@@ -300,12 +319,12 @@ impl Queue {
                 flags,
                 next: next as u16,
             };
-            // SAFETY: the index is below QUEUE_SIZE, and the device does not own this descriptor:
-            // no more than QUEUE_SIZE are ever under way.
+            // SAFETY: the index is below the ring's size, and the device does not own this descriptor:
+            // no more than there are, are ever under way.
             unsafe { (&raw mut (*rings).descriptors[here]).write_volatile(descriptor) };
         }
-        self.next_descriptor = (head + buffers.len()) % QUEUE_SIZE;
-        let slot = 2 + usize::from(self.available) % QUEUE_SIZE;
+        self.next_descriptor = (head + buffers.len()) % self.size;
+        let slot = 2 + usize::from(self.available) % self.size;
         self.available = self.available.wrapping_add(1);
         // SAFETY: `slot` is inside the array; the entry before the index, as the device reads them.
         unsafe { (&raw mut (*rings).available[slot]).write_volatile(head as u16) };
@@ -321,6 +340,21 @@ impl Queue {
         write(self.notify, self.number);
     }
 
+    /// Tells the device unless it has said that it looks anyway.
+    pub fn notify_if_wanted(&self) {
+        // SAFETY: flags and index share the first word.
+        let flags = unsafe { (&raw const (*self.rings).used[0]).read_volatile() } as u16;
+        if flags & NO_NOTIFY == 0 {
+            self.notify();
+        }
+    }
+
+    /// Asks for no interrupts, for one who looks all the time.
+    pub fn refuse_interrupts(&mut self) {
+        // SAFETY: the flags of the ring, which the device reads only.
+        unsafe { (&raw mut (*self.rings).available[0]).write_volatile(NO_INTERRUPT) };
+    }
+
     /// The next chain that the device is done with, and how many bytes it wrote, if there is one.
     pub fn take(&mut self) -> Option<(u16, u32)> {
         let rings = self.rings;
@@ -330,7 +364,7 @@ impl Queue {
             return None;
         }
         fence(Ordering::SeqCst);
-        let slot = 1 + 2 * (usize::from(self.used) % QUEUE_SIZE);
+        let slot = 1 + 2 * (usize::from(self.used) % self.size);
         // SAFETY: `slot + 1` is inside the array.
         let (id, length) = unsafe {
             (

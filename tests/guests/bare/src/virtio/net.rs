@@ -8,28 +8,28 @@ use crate::failure::{Outcome, Why, why};
 use crate::say;
 use crate::start_info::StartInfo;
 
-const TYPE: u16 = 1;
-const FEATURE_CSUM: u64 = 1 << 0;
-const FEATURE_MAC: u64 = 1 << 5;
-const FEATURE_MRG_RXBUF: u64 = 1 << 15;
+pub(super) const TYPE: u16 = 1;
+pub(super) const FEATURE_CSUM: u64 = 1 << 0;
+pub(super) const FEATURE_MAC: u64 = 1 << 5;
+pub(super) const FEATURE_MRG_RXBUF: u64 = 1 << 15;
 const FEATURE_STATUS: u64 = 1 << 16;
 const FEATURE_CTRL_VQ: u64 = 1 << 17;
 
-const RECEIVE: u16 = 0;
-const TRANSMIT: u16 = 1;
+pub(super) const RECEIVE: u16 = 0;
+pub(super) const TRANSMIT: u16 = 1;
 const CONTROL: u16 = 2;
 
 /// Bytes of the device's header, and of Ethernet's and IPv4's.
-const HEADER: usize = 12;
-const ETHERNET: usize = 14;
-const IP: usize = 20;
+pub(super) const HEADER: usize = 12;
+pub(super) const ETHERNET: usize = 14;
+pub(super) const IP: usize = 20;
 /// Bytes of a receive buffer: few, so that a frame takes several.
 const PIECE: usize = 256;
 const FRAME: usize = 1600;
 
 /// The station's address.
-const ADDRESS: [u8; 4] = [10, 9, 0, 2];
-const ECHO_PORT: u16 = 7;
+pub(super) const ADDRESS: [u8; 4] = [10, 9, 0, 2];
+pub(super) const ECHO_PORT: u16 = 7;
 /// A datagram that begins so ends the test.
 const QUIT: &[u8] = b"quit";
 
@@ -326,7 +326,7 @@ impl Card {
 }
 
 /// The Internet's checksum of `bytes` and of what was summed up before.
-fn checksum(bytes: &[u8], before: u32) -> u16 {
+pub(super) fn checksum(bytes: &[u8], before: u32) -> u16 {
     let mut sum = before;
     for pair in bytes.chunks(2) {
         sum += u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0));
