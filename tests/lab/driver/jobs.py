@@ -6,11 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import disks
+import guest_agent
 import kills
+import nets
+import randomness
 from clocks import keeps_time_over_pauses
 from console import Failed
 from desktop import Desktop
-from monitors import Boot, CarawayGuest, Guest
+from monitors import MOUNT_OWN, Boot, CarawayGuest, Guest
 from pictures import Picture
 from slots import takes_a_disk_and_lets_it_go
 from viewer import Ryll
@@ -73,6 +77,39 @@ def random_desktop(guest: Guest, _ryll: Path) -> None:
             if driver == "kms":
                 desktop.show_heads()
         desktop.report()
+    power_off(guest)
+
+
+def caraways(guest: Guest) -> CarawayGuest:
+    """The guest of a job that is about Caraway alone, with somebody logged in."""
+    if not isinstance(guest, CarawayGuest):
+        raise Failed("only Caraway has what this job is about")
+    guest.serial.login(DESKTOP_BOOT)
+    return guest
+
+
+def disks_by_io_uring(guest: Guest, _ryll: Path) -> None:
+    """Every format and cache mode keeps what fio writes."""
+    disks.every_format_keeps_what_is_written(caraways(guest), disks.IMAGES)
+    disks.vmdk_is_read(guest)
+    power_off(guest)
+
+
+def disks_by_system_calls(guest: Guest, _ryll: Path) -> None:
+    """Where io_uring is refused, raw images keep what fio writes too."""
+    disks.every_format_keeps_what_is_written(caraways(guest), disks.PLAIN_IMAGES)
+    if b"io_uring is not to be had" not in (guest.out / "share" / "stderr").read_bytes():
+        raise Failed("Caraway had an io_uring all the same")
+    power_off(guest)
+
+
+def other_devices(guest: Guest, _ryll: Path) -> None:
+    """Network, random numbers and the guest's agent, as a stock Debian uses them."""
+    caraway = caraways(guest)
+    nets.talks_through_a_tap(caraway)
+    randomness.hwrng_is_random(caraway)
+    randomness.generation_reseeds(caraway)
+    guest_agent.carries_out_commands(caraway)
     power_off(guest)
 
 
@@ -144,7 +181,18 @@ JOBS = {
     "grub": Job(Boot(), firmware_desktop),
     "bzimage": Job(Boot("vmlinuz"), login_directly),
     "desktop": Job(Boot("vmlinux", "desktop"), random_desktop),
+    "disks": Job(Boot("vmlinux", "virtio", prepare=MOUNT_OWN), disks_by_io_uring),
+    "plain-disks": Job(Boot("vmlinux", "virtio", prepare=MOUNT_OWN, io_uring=False), disks_by_system_calls),
+    "devices": Job(
+        Boot(
+            "vmlinux",
+            "virtio",
+            config=nets.CONFIG | randomness.CONFIG | guest_agent.CONFIG,
+            prepare=nets.PREPARE,
+        ),
+        other_devices,
+    ),
     "kills": Job(Boot(disk="kills", prepare=kills.PREPARE, program="kill-loop"), small_files_survive),
 }
 # Several jobs by one name.
-GROUPS = {"virtio": ["kills"]}
+GROUPS = {"virtio": ["disks", "devices", "plain-disks", "kills"]}
