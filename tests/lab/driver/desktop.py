@@ -120,7 +120,7 @@ class Desktop:
         window = self._name("photo", False)
         size = f"{self._random.randint(20, 320)} {self._random.randint(20, 240)}"
         self._run(f"lab-photo {size} {self._steps} {window.name} >/run/{window.name}")
-        self._open(window, f"xwud -in /run/{window.name} -geometry {self._corner()}")
+        self._open(window, f"xwud -noclick -in /run/{window.name} -geometry {self._corner()}")
         return f"{window.name} {size}"
 
     def close(self) -> str | None:
