@@ -133,6 +133,8 @@ const DENSITY: f32 = 1.0;
 /// Of a piece, at most one pixel in so many is not damaged: pixels that the client has cost little, and
 /// each message about as much as a thousand of them.
 const WASTE: u64 = 4;
+/// Bytes that a tile may owe and still go with one that owes nothing.
+const LITTLE: f64 = 4096.0;
 /// Pixels of a piece at most: 1 MiB as they are.
 const MAX_PIXELS: u64 = 256 * 1024;
 /// Copies that wait at most; what is copied beyond them is damage.
@@ -282,9 +284,11 @@ impl Damage {
             piece: tile.damage,
             damaged: tile.damage.pixels(),
         };
+        // What owes much more has its turn later: an echo of a key does not wait for the film beside it.
+        let most = (2.0 * tile.debt).max(LITTLE * self.half_lives(now).exp2());
+        let joins = |tile: &Tile| rested(tile) && tile.debt <= most;
         // Along the rows first.
-        while (Side::ALL.into_iter()).any(|side| self.grow(&mut block, side, &mut budget, &rested))
-        {
+        while (Side::ALL.into_iter()).any(|side| self.grow(&mut block, side, &mut budget, &joins)) {
         }
         for index in self.tiles.within(&block.cells) {
             if let Some(tile) = self.tiles.get_mut(index) {
@@ -303,7 +307,7 @@ impl Damage {
         block: &mut Block,
         side: Side,
         budget: &mut Budget,
-        rested: &impl Fn(&Tile) -> bool,
+        joins: &impl Fn(&Tile) -> bool,
     ) -> bool {
         let Some(line) = self.tiles.beside_cells(&block.cells, side) else {
             return false;
@@ -320,7 +324,7 @@ impl Damage {
             if tile.damage.is_empty() {
                 continue;
             }
-            if !rested(tile) {
+            if !joins(tile) {
                 return false;
             }
             grown.piece = grown.piece.union(tile.damage);

@@ -492,6 +492,20 @@ fn a_little_that_is_not_damaged_goes_along() {
 }
 
 #[test]
+fn an_echo_does_not_wait_for_the_film_beside_it() {
+    let now = Instant::now();
+    let mut damage = Damage::new(SIZE, now);
+    let (film, echo) = (tile(1, 1), tile(2, 1));
+    damage.sent(film, 100_000, now);
+    damage.add(film);
+    damage.add(echo);
+
+    let later = now + REST;
+    assert_eq!(damage.take(later, ANY_BUDGET), Next::Piece(echo));
+    assert_eq!(damage.take(later, ANY_BUDGET), Next::Piece(film));
+}
+
+#[test]
 fn what_is_copied_before_it_is_sent_is_sent_once() {
     let now = Instant::now();
     let mut damage = Damage::new(SIZE, now);
