@@ -284,9 +284,10 @@ impl Damage {
             piece: tile.damage,
             damaged: tile.damage.pixels(),
         };
-        // What owes much more has its turn later: an echo of a key does not wait for the film beside it.
+        // What owes much more has its turn later, unless it takes no time: an echo of a key does not wait for
+        // the film beside it.
         let most = (2.0 * tile.debt).max(LITTLE * self.half_lives(now).exp2());
-        let joins = |tile: &Tile| rested(tile) && tile.debt <= most;
+        let joins = |tile: &Tile, cheap: bool| rested(tile) && (cheap || tile.debt <= most);
         // Along the rows first.
         while (Side::ALL.into_iter()).any(|side| self.grow(&mut block, side, &mut budget, &joins)) {
         }
@@ -307,7 +308,7 @@ impl Damage {
         block: &mut Block,
         side: Side,
         budget: &mut Budget,
-        joins: &impl Fn(&Tile) -> bool,
+        joins: &impl Fn(&Tile, bool) -> bool,
     ) -> bool {
         let Some(line) = self.tiles.beside_cells(&block.cells, side) else {
             return false;
@@ -316,7 +317,9 @@ impl Damage {
             cells: block.cells.union(&line),
             ..*block
         };
-        let mut bytes = 0.0;
+        let damaged = |index| Some(self.tiles.get(index)?.bytes());
+        let bytes: f32 = self.tiles.within(&line).filter_map(damaged).sum();
+        let cheap = budget.is_little(bytes);
         for index in self.tiles.within(&line) {
             let Some(tile) = self.tiles.get(index) else {
                 return false;
@@ -324,12 +327,11 @@ impl Damage {
             if tile.damage.is_empty() {
                 continue;
             }
-            if !joins(tile) {
+            if !joins(tile, cheap) {
                 return false;
             }
             grown.piece = grown.piece.union(tile.damage);
             grown.damaged += tile.damage.pixels();
-            bytes += tile.bytes();
         }
         let pixels = grown.piece.pixels();
         let waste = pixels - grown.damaged;
@@ -469,6 +471,8 @@ impl Damage {
 /// What a piece may still take.
 struct Budget {
     bytes: f32,
+    /// Of these, what takes so little time that nobody notices.
+    little: f32,
     pixels: u64,
 }
 
@@ -476,8 +480,14 @@ impl Budget {
     fn new(bytes: usize) -> Self {
         Self {
             bytes: bytes as f32,
+            little: bytes as f32 / 8.0,
             pixels: MAX_PIXELS,
         }
+    }
+
+    /// Whether so much more is still little.
+    fn is_little(&self, bytes: f32) -> bool {
+        bytes <= self.little
     }
 
     /// Pays, if there is enough.
@@ -485,6 +495,7 @@ impl Budget {
         let enough = bytes <= self.bytes && pixels <= self.pixels;
         if enough {
             self.bytes -= bytes;
+            self.little -= bytes;
             self.pixels -= pixels;
         }
         enough

@@ -201,7 +201,8 @@ impl Encoder {
     }
 
     /// Pixels in the memory of the image before: what `read` writes, rows of `width * 4` bytes. `None` if
-    /// it says that it could not, or if these are no pixels, or more than a surface has.
+    /// it says that it could not, or if these are no pixels, or more than a surface has. The last image,
+    /// unless it is [`sent`](Self::sent), never will be.
     #[must_use]
     pub fn pixels(
         &mut self,
@@ -209,6 +210,7 @@ impl Encoder {
         height: u32,
         read: impl FnOnce(&mut [u8]) -> bool,
     ) -> Option<Pixels> {
+        self.unsent = None;
         Pixels::in_memory(std::mem::take(&mut self.spare), width, height, read)
     }
 

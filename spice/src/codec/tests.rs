@@ -225,6 +225,24 @@ fn noise_is_sent_raw() {
     assert_eq!(image.kind, ImageKind::Bitmap);
 }
 
+/// What follows a refused image need not be one: a plain area is sent as a fill.
+#[test]
+fn an_image_that_is_never_sent_is_not_taken_for_the_fill_after_it() {
+    let mut encoder = Encoder::with_dictionary(&Dictionary::default(), 1, WINDOW);
+    let client = Client::default();
+    let bytes = noise(70, 50, 2);
+    let _refused = encoder.begin(Codec::Glz, pixels(70, 50, &bytes)).finish();
+    let plain = encoder.pixels(4, 4, |_| true).expect("the size is right");
+    encoder.recycle(plain);
+    encoder.sent();
+
+    let image = encoder.begin(Codec::Glz, pixels(70, 50, &bytes)).finish();
+
+    encoder.sent();
+    assert_eq!(shown(&client.decode(&image)), colours(&bytes));
+    assert_eq!(client.dictionary.image_ids(), [0]);
+}
+
 #[test]
 fn one_colour_is_seen_whatever_the_unused_byte_holds() {
     let pixels = Pixels::new(2, 1, &[1, 2, 3, 0, 1, 2, 3, 255]).expect("the size is right");

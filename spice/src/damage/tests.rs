@@ -500,9 +500,23 @@ fn an_echo_does_not_wait_for_the_film_beside_it() {
     damage.add(film);
     damage.add(echo);
 
-    let later = now + REST;
-    assert_eq!(damage.take(later, ANY_BUDGET), Next::Piece(echo));
+    // A millisecond of a fast link is more than both take; here it is less.
+    let (later, budget) = (now + REST, 1 << 14);
+    assert_eq!(damage.take(later, budget), Next::Piece(echo));
     assert_eq!(damage.take(later, ANY_BUDGET), Next::Piece(film));
+}
+
+#[test]
+fn what_a_fast_link_takes_at_once_goes_as_one() {
+    let now = Instant::now();
+    let mut damage = Damage::new(SIZE, now);
+    let (film, echo) = (tile(1, 1), tile(2, 1));
+    damage.sent(film, 10_000, now);
+    damage.add(film);
+    damage.add(echo);
+
+    let both = film.union(echo);
+    assert_eq!(damage.take(now + REST, ANY_BUDGET), Next::Piece(both));
 }
 
 #[test]
