@@ -19,18 +19,19 @@ use crate::tiles::{Cells, Side, Tiles};
 /// it, halved every second, and the tile that owes the least comes first. So an echo of a key, a
 /// moving window, a line that scrolls in go ahead of a film that plays beside them, and tiles that
 /// all want more than the link has share it evenly, in turns. None starves: what a waiting tile owes
-/// goes towards nothing, what others pay does not.
+/// goes towards nothing, what others pay does not. What is sent all the time rests longer between two times.
 ///
 /// What the source copied from one place to another is copied by the client too, as long as it has
 /// most of the pixels: copies wait in a line of their own, at most [`MAX_MOVES`], which goes ahead of
 /// all pieces. Damage goes along: what of a copy's source the client does not have yet, or may have
-/// already because it is being read, is damage at the copy's target.
+/// already because it is being read, is damage at the copy's target. A copy of what the client mostly does
+/// not have waits until it has ([`Deferred`]).
 ///
 /// Where there is a film, damage waits to be taken as a whole picture. Nothing of the client's copy of
 /// it is exact, so all of it is damage once it is no film any more, and wherever it is copied to.
 ///
 /// Costs: adding a rectangle touches the tiles that it covers; taking a piece looks at all tiles
-/// once (510 of them at 1920 × 1080); neither allocates.
+/// once (510 of them at 1920 × 1080), and at those of the piece again; neither allocates.
 #[derive(Debug)]
 pub(crate) struct Damage {
     tiles: Tiles<Tile>,
@@ -233,9 +234,9 @@ impl Damage {
         true
     }
 
-    /// Takes what comes next: a copy, or the next piece, which is as many tiles as make one
-    /// rectangle, owe little and are likely to need no more than `budget` bytes on the wire; at least
-    /// one row of one tile. What was taken before is sent or refused by now.
+    /// Takes what comes next: a copy, or the next piece, which is as many tiles around the one that owes
+    /// the least as make about one rectangle, owe little too and are likely to need no more than `budget`
+    /// bytes on the wire; at least one row of one tile. What was taken before is sent or refused by now.
     pub(crate) fn take(&mut self, now: Instant, budget: usize) -> Next {
         self.reading = Rect::default();
         self.news = None;
