@@ -59,12 +59,13 @@ impl Pixels {
     /// such rows, or if there is no pixel at all.
     #[must_use]
     pub fn new(width: u32, height: u32, bytes: &[u8]) -> Option<Self> {
+        let count = u64::from(width) * u64::from(height);
+        if count.checked_mul(4) != Some(bytes.len() as u64) {
+            return None;
+        }
         let copy = |pixels: &mut [u8]| {
-            let fits = pixels.len() == bytes.len();
-            if fits {
-                pixels.copy_from_slice(bytes);
-            }
-            fits
+            pixels.copy_from_slice(bytes);
+            true
         };
         Self::in_memory(Vec::new(), width, height, copy)
     }
