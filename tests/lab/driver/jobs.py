@@ -9,6 +9,7 @@ from pathlib import Path
 import disks
 import guest_agent
 import kills
+import memory
 import nets
 import randomness
 from clocks import keeps_time_over_pauses
@@ -104,12 +105,13 @@ def disks_by_system_calls(guest: Guest, _ryll: Path) -> None:
 
 
 def other_devices(guest: Guest, _ryll: Path) -> None:
-    """Network, random numbers and the guest's agent, as a stock Debian uses them."""
+    """Network, random numbers, the guest's agent and memory, as a stock Debian uses them."""
     caraway = caraways(guest)
     nets.talks_through_a_tap(caraway)
     randomness.hwrng_is_random(caraway)
     randomness.generation_reseeds(caraway)
     guest_agent.carries_out_commands(caraway)
+    memory.free_pages_are_reported(caraway)
     power_off(guest)
 
 
@@ -187,7 +189,7 @@ JOBS = {
         Boot(
             "vmlinux",
             "virtio",
-            config=nets.CONFIG | randomness.CONFIG | guest_agent.CONFIG,
+            config=nets.CONFIG | randomness.CONFIG | guest_agent.CONFIG | memory.CONFIG,
             prepare=nets.PREPARE,
         ),
         other_devices,
