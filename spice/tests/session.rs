@@ -250,6 +250,38 @@ fn a_screen_too_large_for_one_message_comes_in_pieces() {
 }
 
 #[test]
+fn few_new_pixels_on_a_large_screen_take_few_bytes() {
+    let size = Size {
+        width: 3840,
+        height: 2160,
+    };
+    let fixture = Fixture::new(Config::default(), size);
+    fixture.screen.fill(Rect::of_size(size), 0x0020_4060);
+    let (_main, mut display) = fixture.viewer();
+    let mut missing = u64::from(size.width) * u64::from(size.height);
+    while missing > 0 {
+        // A DRAW_FILL, and which part it fills.
+        let fill = display.wait(302);
+        let [top, left, bottom, right] =
+            [4, 8, 12, 16].map(|at| u64::from(common::word(&fill, at)));
+        missing -= (right - left) * (bottom - top);
+    }
+
+    let spot = Rect {
+        left: 2000,
+        top: 1000,
+        right: 2016,
+        bottom: 1016,
+    };
+    paint(&fixture, spot, 7);
+
+    // Nothing else is on its way: what comes is the spot.
+    let (kind, body) = display.next();
+    assert_eq!(kind, 304, "a DRAW_COPY");
+    assert!(body.len() < 4096, "{} bytes", body.len());
+}
+
+#[test]
 fn lz4_is_for_clients_that_have_it() {
     let fixture = fixture();
     let (_main, session) = fixture.main();
