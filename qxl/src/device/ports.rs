@@ -152,7 +152,10 @@ impl Qxl {
     /// A guest's write of a port.
     pub(super) fn write_port(&self, offset: u64, value: u8) {
         let port = Port::of(offset);
-        if self.guest_bug_latched() && port != Some(Port::Reset) {
+        // With the reference only the reset still works. But the line that says so must go down again, or
+        // Linux disables it for all who share it.
+        let works_after_bug = matches!(port, Some(Port::Reset | Port::UpdateIrq));
+        if self.guest_bug_latched() && !works_after_bug {
             return;
         }
         if self.mode() == Mode::Vga && !port.is_some_and(Port::works_in_vga) {

@@ -216,6 +216,19 @@ fn after_a_bug_only_a_reset_helps() {
 }
 
 #[test]
+fn the_interrupt_of_a_bug_can_be_acknowledged() {
+    let guest = Guest::native(64, 48);
+    guest.set_word(8, u32::MAX);
+    guest.out(PORT_MEMSLOT_ADD, 200);
+    let before = guest.line.level();
+
+    let pending = guest.take_interrupts();
+
+    assert_eq!((before, pending & INT_ERROR), (true, INT_ERROR));
+    assert!(!guest.line.level());
+}
+
+#[test]
 fn a_primary_surface_larger_than_the_frame_buffer_is_a_bug() {
     let guest = Guest::native(64, 48);
     guest.describe_primary(1024, 1024, 4096, 0);
