@@ -1,9 +1,9 @@
 //! A film: a camera that moves past something smooth with a little grain.
 
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use caraway_spice::{Framebuffer, Point, Rect, Size};
-use tokio::time::{Instant, MissedTickBehavior, interval};
 
 /// Pictures a second.
 const RATE: u32 = 30;
@@ -13,7 +13,7 @@ const PICTURES: u32 = 8;
 const PLACE: Point = Point { x: 33, y: 17 };
 
 /// Plays for some time, as far as the screen reaches.
-pub(super) async fn play(screen: &Framebuffer, size: Size, time: Duration) {
+pub(super) fn play(screen: &Framebuffer, size: Size, time: Duration) {
     let place = if size == screen.size() {
         Point::default()
     } else {
@@ -22,11 +22,10 @@ pub(super) async fn play(screen: &Framebuffer, size: Size, time: Duration) {
     let area = Rect::of_size(size).shifted(place);
     let area = area.intersection(Rect::of_size(screen.size()));
     let pictures: Vec<Vec<u32>> = (0..PICTURES).map(|at| picture(area, at)).collect();
-    let mut ticks = interval(Duration::from_secs(1) / RATE);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let start = Instant::now();
-    for picture in pictures.iter().cycle() {
-        ticks.tick().await;
+    for (picture, number) in pictures.iter().cycle().zip(0..) {
+        let due = start + Duration::from_secs(1) * number / RATE;
+        thread::sleep(due.saturating_duration_since(Instant::now()));
         if start.elapsed() >= time || !screen.blit(area, picture) {
             break;
         }

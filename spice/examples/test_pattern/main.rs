@@ -276,7 +276,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         if let Some(size) = options.film {
             let time = options.seconds.map_or(Duration::MAX, Duration::from_secs);
-            film::play(&screen, size, time).await;
+            // In a thread of its own, as a guest draws: it does not wait for the server.
+            let stage = screen.clone();
+            tokio::task::spawn_blocking(move || film::play(&stage, size, time)).await?;
             println!("the film is over");
             if let Some(path) = &options.save {
                 save(&screen, path)?;

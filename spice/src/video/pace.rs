@@ -87,14 +87,14 @@ impl Pace {
         self.lead + self.way
     }
 
-    /// A picture takes so many bytes, of a film that makes so many a second, on a link that carries
+    /// A picture that was begun then takes so many bytes, of a film that makes so many a second, on a link that carries
     /// `link` bytes a second if that is known. Settles the next one's quality and time.
     pub(crate) fn encoded(
         &mut self,
         bytes: usize,
         film_rate: f64,
         link: Option<f64>,
-        now: Instant,
+        begun: Instant,
     ) -> Size {
         let link = link.unwrap_or(UNKNOWN_RATE).max(1.0);
         let carries = link * self.share;
@@ -120,7 +120,7 @@ impl Pace {
             return Size::Impossible;
         }
         self.way = seconds(bytes as f64 / link);
-        self.due = now + seconds(bytes as f64 / carries).max(INTERVAL);
+        self.due = begun + seconds(bytes as f64 / carries).max(INTERVAL);
         Size::Fits
     }
 

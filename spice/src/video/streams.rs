@@ -229,16 +229,16 @@ impl Streams {
         }
     }
 
-    /// A picture of a stream was encoded. The stream ends if it can't be sent.
+    /// A picture of a stream, begun then, is encoded. The stream ends if it can't be sent.
     pub(crate) fn encoded(
         &mut self,
         id: u32,
         bytes: usize,
         link: Option<f64>,
-        now: Instant,
+        begun: Instant,
     ) -> Option<Size> {
         let stream = self.get_mut(id)?;
-        let size = stream.pace.encoded(bytes, stream.film.rate, link, now);
+        let size = stream.pace.encoded(bytes, stream.film.rate, link, begun);
         if size == Size::Impossible {
             stream.doubts = DOUBTS;
         }

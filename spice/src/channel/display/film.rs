@@ -133,15 +133,16 @@ impl Sender<'_> {
         if !self.shared.view.viewer.begin_picture(playing, area) {
             return Ok(());
         }
+        // The next one is due so long after this, however long encoding takes.
+        let begun = Instant::now();
         let jpeg = self.encode_picture(area, stream.pace.quality()).await;
         let Some(jpeg) = jpeg else { return Ok(()) };
-        let now = Instant::now();
         let (size, lead) = {
             let mut client = self.shared.client.lock();
             let link = client.flight.rate();
             let streams = &mut client.streams;
-            streams.look(id, now, || self.is_gradual(area).unwrap_or(false));
-            let size = streams.encoded(id, jpeg.len(), link, now);
+            streams.look(id, begun, || self.is_gradual(area).unwrap_or(false));
+            let size = streams.encoded(id, jpeg.len(), link, begun);
             (size, streams.get(id).map(|stream| stream.pace.lead()))
         };
         if size != Some(pace::Size::Fits) {
