@@ -133,20 +133,25 @@ impl Qxl {
         }
         core.note(|recorder, slots| recorder.command(slots, kind, address));
         let result = match (kind, ring) {
-            (CommandKind::Draw, Ring::Commands) => self.draw(core, address),
-            (CommandKind::Surface, Ring::Commands) => self.surface(core, address),
-            (CommandKind::Cursor, Ring::Cursors) => self.cursor_command(core, address),
+            (CommandKind::Draw, Ring::Commands) => self.draw(core, address).map(|()| Fate::Done),
+            (CommandKind::Surface, Ring::Commands) => Self::surface(core, address),
+            (CommandKind::Cursor, Ring::Cursors) => {
+                self.cursor_command(core, address).map(|()| Fate::Done)
+            }
             (CommandKind::Nop, _) => return,
-            (CommandKind::Update | CommandKind::Message, Ring::Commands) => Ok(()),
+            (CommandKind::Update | CommandKind::Message, Ring::Commands) => Ok(Fate::Done),
             _ => {
                 core.log_once("wrong ring", &"a command is in the wrong ring");
-                Ok(())
+                Ok(Fate::Done)
             }
         };
-        if let Err(error) = result {
+        let fate = result.unwrap_or_else(|error| {
             core.log_once("bad command", &format!("a command means nothing: {error}"));
+            Fate::Done
+        });
+        if fate == Fate::Done {
+            core.releases.add(&core.slots, address);
         }
-        core.releases.add(&core.slots, address);
         // A long list would keep much of the guest's memory.
         if let Err(error) = self.push_if_long(core) {
             self.guest_bug(&error);
@@ -160,15 +165,17 @@ impl Qxl {
         Ok(())
     }
 
-    fn surface(&self, core: &mut Core, address: GuestAddress) -> Result<(), CommandError> {
+    fn surface(core: &mut Core, address: GuestAddress) -> Result<Fate, CommandError> {
         match SurfaceCommand::decode(&core.slots, address)? {
             SurfaceCommand::Create { id, shape } if id != 0 => {
-                core.surfaces.create(&core.slots, id, shape)?;
+                core.destroy_surface(id);
+                core.surfaces.create(&core.slots, id, shape, address)?;
+                return Ok(Fate::Kept);
             }
-            SurfaceCommand::Destroy { id } if id != 0 => core.surfaces.destroy(id),
+            SurfaceCommand::Destroy { id } if id != 0 => core.destroy_surface(id),
             _ => core.log_once("primary", &"a command is about the primary surface"),
         }
-        Ok(())
+        Ok(Fate::Done)
     }
 
     fn cursor_command(&self, core: &Core, address: GuestAddress) -> Result<(), CommandError> {
@@ -298,6 +305,31 @@ impl Pixels for Picture<'_> {
             Self::Bitmap(pixels) => pixels.read(x, y, row),
             Self::Surface(pixels) => pixels.read(x, y, row),
             Self::Itself(pixels) => pixels.read(x, y, row),
+        }
+    }
+}
+
+/// What becomes of a command.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// It is given back.
+    Done,
+    /// It is needed as long as what it made.
+    Kept,
+}
+
+impl Core {
+    /// Destroys a surface off screen, if it is there, and gives back the command that made it.
+    pub(super) fn destroy_surface(&mut self, id: u32) {
+        if let Some(command) = self.surfaces.destroy(id) {
+            self.releases.add(&self.slots, command);
+        }
+    }
+
+    /// The same with all of them.
+    pub(super) fn destroy_surfaces(&mut self) {
+        for command in self.surfaces.destroy_all() {
+            self.releases.add(&self.slots, command);
         }
     }
 }

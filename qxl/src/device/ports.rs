@@ -281,11 +281,11 @@ impl Qxl {
                     return Err(PortError::SurfaceId(*id));
                 }
                 self.drain(core);
-                core.surfaces.destroy(*id);
+                core.destroy_surface(*id);
             }
             Request::DestroyAllSurfaces => {
                 self.drain(core);
-                core.surfaces.clear();
+                core.destroy_surfaces();
                 self.destroy_primary(core);
             }
             Request::UpdateArea { surface, area } => {

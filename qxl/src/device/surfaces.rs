@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::memslots::Slots;
+use super::memslots::{GuestAddress, Slots};
 use crate::canvas::Canvas;
 use crate::command::{CommandError, SurfaceShape};
 use crate::config::QxlConfig;
@@ -13,6 +13,9 @@ use crate::config::QxlConfig;
 pub(super) struct Surface {
     pub(super) canvas: Canvas,
     pub(super) shape: SurfaceShape,
+    /// The command that made it. It is given back when the surface goes, as Linux's driver keeps what it
+    /// destroys the surface with beside it.
+    command: GuestAddress,
 }
 
 /// All surfaces but the primary one, by id; their canvases take no more host memory than the guest
@@ -31,6 +34,7 @@ pub(super) struct Surfaces {
 pub(super) struct SurfaceState {
     id: u32,
     shape: SurfaceShape,
+    command: GuestAddress,
 }
 
 impl SurfaceState {
@@ -49,16 +53,16 @@ impl Surfaces {
         }
     }
 
-    /// Makes surface `id`, in place of one that may be there.
+    /// Makes surface `id`, which is not there, as `command` says.
     pub(super) fn create(
         &mut self,
         slots: &Slots,
         id: u32,
         shape: SurfaceShape,
+        command: GuestAddress,
     ) -> Result<(), CommandError> {
         CommandError::at_most("surface id", id, self.ids - 1)?;
         let place = slots.resolve(shape.data, shape.len())?;
-        self.all.remove(&id);
         let pixels = |shape: &SurfaceShape| u64::from(shape.width) * u64::from(shape.height);
         let used: u64 = self
             .all
@@ -70,7 +74,12 @@ impl Surfaces {
         if shape.keep {
             shape.load(&place, &mut canvas);
         }
-        self.all.insert(id, Surface { canvas, shape });
+        let surface = Surface {
+            canvas,
+            shape,
+            command,
+        };
+        self.all.insert(id, surface);
         Ok(())
     }
 
@@ -91,10 +100,20 @@ impl Surfaces {
         self.all.insert(id, surface);
     }
 
-    pub(super) fn destroy(&mut self, id: u32) {
-        self.all.remove(&id);
+    /// Destroys a surface; the command that made it, which is to be given back.
+    #[must_use]
+    pub(super) fn destroy(&mut self, id: u32) -> Option<GuestAddress> {
+        self.all.remove(&id).map(|surface| surface.command)
     }
 
+    /// The same with all of them.
+    #[must_use]
+    pub(super) fn destroy_all(&mut self) -> Vec<GuestAddress> {
+        let all = std::mem::take(&mut self.all);
+        all.into_values().map(|surface| surface.command).collect()
+    }
+
+    /// Forgets all of them, as a reset does.
     pub(super) fn clear(&mut self) {
         self.all.clear();
     }
@@ -107,6 +126,7 @@ impl Surfaces {
         let state = |(&id, surface): (&u32, &Surface)| SurfaceState {
             id,
             shape: surface.shape,
+            command: surface.command,
         };
         self.all.iter().map(state).collect()
     }
@@ -124,7 +144,7 @@ impl Surfaces {
                 keep,
                 ..state.shape
             };
-            self.create(slots, state.id, kept)?;
+            self.create(slots, state.id, kept, state.command)?;
         }
         Ok(())
     }

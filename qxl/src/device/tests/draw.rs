@@ -229,6 +229,23 @@ fn create_surface(guest: &Guest) {
     guest.run(CMD_SURFACE, guest.put(&surface.0));
 }
 
+/// Linux's driver looks at the one command when it writes the other.
+#[test]
+fn the_command_that_makes_a_surface_is_kept_as_long_as_the_surface() {
+    let guest = Guest::native(64, 48);
+    create_surface(&guest);
+    guest.fill(0, rect(0, 0, 1, 1), 7);
+    guest.qxl.process();
+    let while_it_is_there = guest.take_releases(|id| id);
+
+    guest.out(14, 5);
+    guest.out(23, 0);
+    guest.qxl.process();
+
+    assert!(!while_it_is_there.contains(&77));
+    assert_eq!(guest.take_releases(|id| id).first(), Some(&77));
+}
+
 #[test]
 fn an_off_screen_surface_can_be_drawn_on_and_copied_from() {
     let guest = Guest::native(64, 48);

@@ -155,6 +155,9 @@ fn play(file: &mut File, surfaces: &[Surface], heap_address: u64) -> Result<(u64
         ensure!(!qxl.has_failed(), "seed {seed}, command {number}: an error");
         comparisons += 1;
     }
+    for surface in &surfaces[1..] {
+        qxl.destroy_surface(surface.id as u8);
+    }
     let released = qxl.collect_all()?;
     ensure!(
         released == commands,

@@ -24,6 +24,7 @@ pub mod port {
     pub const RESET: u16 = 5;
     pub const MEMSLOT_ADD: u16 = 8;
     pub const CREATE_PRIMARY: u16 = 12;
+    pub const DESTROY_SURFACE: u16 = 14;
     pub const FLUSH_RELEASE: u16 = 23;
     pub const MONITORS_CONFIG: u16 = 24;
 }
@@ -474,6 +475,11 @@ impl Qxl {
             }
         }
         Ok(count)
+    }
+
+    /// Destroys a surface off screen, with which the command that made it comes back.
+    pub fn destroy_surface(&self, surface: u8) {
+        out8(self.ports + port::DESTROY_SURFACE, surface);
     }
 
     /// Asks for everything back, as a driver short of memory does, and counts.
