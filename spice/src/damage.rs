@@ -132,7 +132,7 @@ const REST_IF_OFTEN: Duration = Duration::from_millis(32);
 /// Bytes that a pixel is taken to need before any of its tile was sent.
 const DENSITY: f32 = 1.0;
 /// Of a piece, at most one pixel in so many is not damaged: pixels that the client has cost little, and
-/// each message about as much as a thousand of them.
+/// fewer messages cost less.
 const WASTE: u64 = 4;
 /// Bytes that a tile may owe and still go with one that owes nothing.
 const LITTLE: f64 = 4096.0;

@@ -16,7 +16,7 @@ use caraway_devices::{FakeClock, FakeTimer, Lifecycle, Rate};
 use caraway_fuzz::Dice;
 use caraway_fuzz::memory::Gauge;
 use caraway_fuzz::virtio::{BUFFERS, Driver, Segment};
-use caraway_virtio::net::{Backend, Header, LONGEST, Limits, Offloads};
+use caraway_virtio::net::{Backend, Header, LONGEST, Limits, Offloads, gather, scatter};
 use caraway_virtio::{Net, NetConfig, VirtioDevice};
 use libfuzzer_sys::fuzz_target;
 use vm_memory::VolatileSlice;
@@ -146,14 +146,7 @@ impl Backend for End {
         }
         host.room = host.room.checked_sub(1).ok_or(ErrorKind::WouldBlock)?;
         host.unfinished = host.room == 0;
-        let mut bytes = vec![0; length];
-        let mut rest = &mut bytes[..];
-        for slice in frame {
-            let (now, later) = rest.split_at_mut(slice.len());
-            slice.copy_to(now);
-            rest = later;
-        }
-        host.went.push((header, bytes));
+        host.went.push((header, gather(frame)));
         Ok(())
     }
 
@@ -164,13 +157,7 @@ impl Backend for End {
     ) -> io::Result<(Header, usize)> {
         let mut host = self.host()?;
         let frame = host.coming.pop_front().ok_or(ErrorKind::WouldBlock)?;
-        let mut rest = &frame[..];
-        for slice in room {
-            let (now, later) = rest.split_at(rest.len().min(slice.len()));
-            slice.copy_from(now);
-            rest = later;
-        }
-        spill[..rest.len()].copy_from_slice(rest);
+        scatter(&frame, room, spill);
         // Its checksums are good.
         let header = Header::from_bytes(&[2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
         Ok((header, frame.len()))

@@ -55,3 +55,30 @@ pub trait Backend: Send {
         spill: &mut [u8],
     ) -> io::Result<(Header, usize)>;
 }
+
+/// Puts a frame into `room`, and what has no place there at the start of `spill`, as
+/// [`Backend::receive`] is to. What has no place there either is left out.
+pub fn scatter(frame: &[u8], room: &[VolatileSlice<'_>], spill: &mut [u8]) {
+    let mut rest = frame;
+    for slice in room {
+        let (now, later) = rest.split_at(rest.len().min(slice.len()));
+        slice.copy_from(now);
+        rest = later;
+    }
+    if let Some(spill) = spill.get_mut(..rest.len()) {
+        spill.copy_from_slice(rest);
+    }
+}
+
+/// A copy of a frame that [`Backend::send`] was given.
+#[must_use]
+pub fn gather(frame: &[VolatileSlice<'_>]) -> Vec<u8> {
+    let mut bytes = vec![0; frame.iter().map(VolatileSlice::len).sum()];
+    let mut rest = &mut bytes[..];
+    for slice in frame {
+        let (now, later) = rest.split_at_mut(slice.len());
+        slice.copy_to(now);
+        rest = later;
+    }
+    bytes
+}

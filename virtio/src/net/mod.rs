@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 use crate::device::{DeviceType, VirtioDevice};
 use crate::queue::Virtqueue;
 
-pub use backend::{Backend, LONGEST};
+pub use backend::{Backend, LONGEST, gather, scatter};
 pub use filter::Mac;
 pub use header::{Header, Offloads};
 pub use limits::Limits;

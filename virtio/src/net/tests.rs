@@ -70,13 +70,7 @@ impl Backend for End {
             return Err(kind.into());
         }
         host.room = host.room.checked_sub(1).ok_or(ErrorKind::WouldBlock)?;
-        let mut bytes = Vec::new();
-        for slice in frame {
-            let start = bytes.len();
-            bytes.resize(start + slice.len(), 0);
-            slice.copy_to(&mut bytes[start..]);
-        }
-        host.sent.push((header, bytes));
+        host.sent.push((header, gather(frame)));
         Ok(())
     }
     fn receive(
@@ -89,13 +83,7 @@ impl Backend for End {
             return Err(kind.into());
         }
         let (header, frame) = host.coming.pop_front().ok_or(ErrorKind::WouldBlock)?;
-        let mut rest = &frame[..];
-        for slice in room {
-            let (now, later) = rest.split_at(rest.len().min(slice.len()));
-            slice.copy_from(now);
-            rest = later;
-        }
-        spill[..rest.len()].copy_from_slice(rest);
+        scatter(&frame, room, spill);
         Ok((header, frame.len()))
     }
 }

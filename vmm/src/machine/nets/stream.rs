@@ -6,7 +6,7 @@ use std::net::Shutdown;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 
-use caraway_virtio::net::{Backend, Header, LONGEST, Offloads};
+use caraway_virtio::net::{Backend, Header, LONGEST, Offloads, gather, scatter};
 use vm_memory::VolatileSlice;
 
 /// Bytes of a frame's length.
@@ -114,6 +114,7 @@ impl Backend for Stream {
     fn flush(&mut self) -> io::Result<()> {
         while !self.unsent.is_empty() {
             match (&self.socket).write(&self.unsent) {
+                Ok(0) => return Err(self.end(CLOSED)),
                 Ok(count) => drop(self.unsent.drain(..count)),
                 Err(error) => self.judge(error)?,
             }
@@ -144,7 +145,9 @@ impl Backend for Stream {
             }
         };
         if written < PREFIX + length {
-            keep(&mut self.unsent, &prefix, frame, written);
+            self.unsent.extend(prefix);
+            self.unsent.extend(gather(frame));
+            self.unsent.drain(..written);
         }
         Ok(())
     }
@@ -157,32 +160,8 @@ impl Backend for Stream {
         let place = self.next_frame()?;
         self.start = place.end;
         let frame = &self.incoming[place];
-        let mut rest = frame;
-        for slice in room {
-            let (now, later) = rest.split_at(rest.len().min(slice.len()));
-            slice.copy_from(now);
-            rest = later;
-        }
-        let length = frame.len();
-        if let Some(spill) = spill.get_mut(..rest.len()) {
-            spill.copy_from_slice(rest);
-        }
-        Ok((Header::default(), length))
-    }
-}
-
-/// Copies what is behind the first `written` bytes of a prefix and its frame.
-fn keep(unsent: &mut Vec<u8>, prefix: &[u8], frame: &[VolatileSlice<'_>], written: usize) {
-    unsent.extend_from_slice(&prefix[written.min(PREFIX)..]);
-    let mut skip = written.saturating_sub(PREFIX);
-    for slice in frame {
-        let before = skip.min(slice.len());
-        skip -= before;
-        let start = unsent.len();
-        unsent.resize(start + slice.len() - before, 0);
-        if let Ok(rest) = slice.offset(before) {
-            rest.copy_to(&mut unsent[start..]);
-        }
+        scatter(frame, room, spill);
+        Ok((Header::default(), frame.len()))
     }
 }
 
