@@ -70,11 +70,12 @@ def login_directly(guest: Guest, _ryll: Path) -> None:
 def random_desktop(guest: Guest, _ryll: Path) -> None:
     """A desktop on each of X's two drivers; after every step of a random walk all pictures of it agree."""
     steps, seed = (int(os.environ.get(name) or usual) for name, usual in (("LAB_STEPS", 24), ("LAB_SEED", 1)))
+    drivers = (os.environ.get("LAB_X") or "kms qxl").split()
     guest.serial.login(DESKTOP_BOOT)
     with Desktop(guest, seed) as desktop:
-        for driver in ("kms", "qxl"):
+        for driver in drivers:
             desktop.start(driver)
-            desktop.walk(steps // 2)
+            desktop.walk(steps // len(drivers))
             if driver == "kms":
                 desktop.show_heads()
         desktop.report()
