@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use caraway_devices::pci::PciFunction;
 use caraway_devices::{Clock, InterruptLine, RealClock};
@@ -56,6 +57,8 @@ pub struct Guest {
     /// Where off-screen surfaces are in BAR 1: their ends by their starts.
     surfaces: BTreeMap<u64, (u64, u32)>,
     has_primary: bool,
+    /// How long the device took for each command.
+    times: Vec<Duration>,
 }
 
 impl Guest {
@@ -83,6 +86,7 @@ impl Guest {
             next: VGAMEM,
             surfaces: BTreeMap::new(),
             has_primary: false,
+            times: Vec::new(),
         };
         guest.out(PORT_RESET, 0);
         for (slot, start, end) in [
@@ -99,6 +103,13 @@ impl Guest {
     /// The device.
     pub fn qxl(&self) -> &Arc<Qxl> {
         &self.qxl
+    }
+
+    /// How long the device took for a command: in the middle, and at most.
+    pub fn times(&mut self) -> Option<(Duration, Duration)> {
+        self.times.sort_unstable();
+        let middle = self.times.get(self.times.len() / 2)?;
+        Some((*middle, *self.times.last()?))
     }
 
     fn out(&self, port: u64, value: u8) {
@@ -214,8 +225,10 @@ impl Guest {
         item.extend(u64::from(kind).to_le_bytes());
         self.write_header(ring + 20 + u64::from(producer % RING_LEN) * 16, &item);
         self.write_header(ring + 4, &producer.wrapping_add(1).to_le_bytes());
+        let begin = Instant::now();
         self.out(PORT_NOTIFY_CMD, 0);
         self.qxl.process();
+        self.times.push(begin.elapsed());
         // Commands have no id, so none comes back; all are done.
         self.next = VGAMEM;
     }

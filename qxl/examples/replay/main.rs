@@ -51,6 +51,9 @@ const POLL: Duration = Duration::from_millis(10);
 /// Between two looks at whether the client has everything: what is measured is not how often it is asked.
 const POLL_AT_END: Duration = Duration::from_millis(100);
 
+/// Threads that encode.
+const ENCODERS: usize = 2;
+
 struct Options {
     file: PathBuf,
     listen: ListenAddress,
@@ -208,7 +211,9 @@ fn play(options: &Options, guest: &mut Guest, server: &Server) -> Result<(), Box
             Err(error) => return Err(format!("{}: {error}", options.file.display()).into()),
         }
     }
-    println!("{commands} commands in {:.2?}", start.elapsed());
+    let elapsed = start.elapsed();
+    let (middle, most) = guest.times().unwrap_or_default();
+    println!("{commands} commands in {elapsed:.2?}; drawing one took {middle:.2?} to {most:.2?}");
     if let Some(path) = &options.save {
         save(guest, path)?;
     }
@@ -243,6 +248,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let server = Server::new(config, devices, Arc::new(()));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
+        .max_blocking_threads(ENCODERS)
         .enable_all()
         .build()?;
     let serving = runtime.spawn(server.clone().serve(listener));

@@ -108,6 +108,8 @@ struct Seen {
 /// One playing of a recording.
 struct Round {
     seen: Seen,
+    /// What the server said of its commands.
+    said: String,
     cpu: Duration,
     picture: Picture,
 }
@@ -170,6 +172,9 @@ pub fn bench() -> io::Result<()> {
         let canvas = Picture::from_ppm(&ours.canvas);
         println!("{name}, {}×{} at the end:", canvas.width, canvas.height);
         print(&Row::of(&us), &Row::of(&them));
+        if let Some(Round { said, .. }) = us.last() {
+            println!("display    {said}");
+        }
         compare(&canvas, &us, &them)?;
         // Unpacked, recordings are large.
         if recording != path {
@@ -241,7 +246,7 @@ fn play<P: Player>(player: &P, recording: &Path, folder: &Path) -> io::Result<Ro
         .stdin(Stdio::piped())
         .stdout(Stdio::piped());
     let mut client = Process::start(&mut client);
-    wait_for_line(&mut said, "commands")?.ok_or_else(gone)?;
+    let commands = wait_for_line(&mut said, "commands")?.ok_or_else(gone)?;
     // Its end is what the client waits for.
     drop(client.child().stdin.take());
     let answer = client.child().stdout.take().map(io::read_to_string);
@@ -257,6 +262,7 @@ fn play<P: Player>(player: &P, recording: &Path, folder: &Path) -> io::Result<Ro
     server.wait(PATIENCE).ok_or_else(gone)?;
     Ok(Round {
         seen,
+        said: commands,
         cpu: cpu_of_children()?.saturating_sub(before),
         picture: Picture::from_ppm(&picture),
     })
