@@ -71,11 +71,11 @@ fn codecs(criterion: &mut Criterion) {
         for (name, codec) in CODECS {
             // What is not sent is not referred to: each image is a first one.
             let mut encoder = Encoder::with_dictionary(&Dictionary::default(), 1, WINDOW);
-            let image = encoder.begin(codec, pixels.clone()).finish();
+            let image = encoder.encode(codec, pixels.clone());
             let ratio = bytes.len() as f64 / image.data.len() as f64;
             let name = format!("{name} (1:{ratio:.1}, {:?})", image.kind);
             group.bench_function(BenchmarkId::from_parameter(name), |bencher| {
-                bencher.iter(|| black_box(encoder.begin(codec, pixels.clone()).finish()));
+                bencher.iter(|| black_box(encoder.encode(codec, pixels.clone())));
             });
         }
         group.finish();

@@ -272,8 +272,8 @@ pub(crate) struct ViewGuard {
 }
 
 impl ViewGuard {
-    pub(crate) fn source(&self) -> &dyn DisplaySource {
-        &*self.hub.source
+    pub(crate) fn source(&self) -> &Arc<dyn DisplaySource> {
+        &self.hub.source
     }
 
     /// The films of now on this surface.

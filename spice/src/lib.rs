@@ -82,6 +82,7 @@ pub mod input;
 mod link;
 mod listener;
 mod pipe;
+mod pool;
 mod protocol;
 mod server;
 mod session;

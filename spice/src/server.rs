@@ -149,8 +149,8 @@ impl Server {
     }
 
     /// Takes connections until [`Server::shutdown`]. Runs inside of a tokio runtime with time and
-    /// I/O, and needs no other thread than the one which drives that runtime (and one that makes
-    /// keys, started here). A server may serve several listeners at once.
+    /// I/O. One thread is enough to drive it; its blocking threads encode large pieces, and one that makes
+    /// keys is started here. A server may serve several listeners at once.
     ///
     /// # Errors
     ///

@@ -6,7 +6,7 @@
 //!
 //! A piece costs three copies of its pixels before the kernel's (into memory that is kept, from there into
 //! the dictionary, and what the encoder makes of them into the message), three allocations beside
-//! the encoder's own, and one write. Damage wakes the channel only if it waits for damage, so a guest
+//! the encoder's own, and one write; a large one is encoded by another thread, which costs two wake-ups. Damage wakes the channel only if it waits for damage, so a guest
 //! that draws faster than the link takes costs no wake-ups; each piece's acknowledgement is one.
 //!
 //! What clients insist on: `SURFACE_CREATE` of a primary surface before anything is drawn; `MARK`
@@ -15,20 +15,22 @@
 
 mod film;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{Context, Endless, draw, ignore, stream};
-use crate::codec::{Codec, Encoder, Pixels};
+use crate::codec::{Codec, Encoder};
 use crate::damage::Next;
 use crate::flow::Flight;
 use crate::geometry::{Rect, Size};
 use crate::hub::ViewGuard;
+use crate::pool;
 use crate::protocol::{common, display as id};
 use crate::session::Ending;
-use crate::source::{Head, Layout};
+use crate::source::{DisplaySource, Head, Layout};
 use crate::video::streams::{Act, Streams};
 use crate::wire::{Message, MessageReader, MessageWriter, Reader, Truncated};
 
@@ -289,7 +291,7 @@ impl Sender<'_> {
         // What is drawn from here on is damage again.
         viewer.restart(size);
         let message = if whole_pixels(size) <= WHOLE_PIXELS {
-            self.encode(whole).await
+            self.encode(whole).await?
         } else {
             None
         };
@@ -309,7 +311,7 @@ impl Sender<'_> {
     /// Sends the pixels of `area` as they are now, unless they take far more than `budget` bytes and
     /// could be cut: then the damage knows how to cut them.
     async fn send_piece(&mut self, area: Rect, budget: usize) -> Result<(), Ending> {
-        let Some(message) = self.encode(area).await else {
+        let Some(message) = self.encode(area).await? else {
             return Ok(());
         };
         let viewer = &self.shared.view.viewer;
@@ -327,31 +329,52 @@ impl Sender<'_> {
     }
 
     /// The message that draws the pixels of `area` as they are now; `None` if they are gone.
-    async fn encode(&mut self, area: Rect) -> Option<Message> {
-        let Some(pixels) = self.read(area) else {
+    async fn encode(&mut self, area: Rect) -> Result<Option<Message>, Ending> {
+        let Some(screen) = &self.screen else {
+            return Ok(None);
+        };
+        self.images += 1;
+        let piece = Piece {
+            source: Arc::clone(self.shared.view.source()),
+            generation: screen.generation,
+            area,
+            codec: self.shared.client.lock().codec,
+            image: self.images,
+        };
+        let mut encoder = std::mem::take(&mut self.encoder);
+        let encode = move || (piece.encode(&mut encoder), encoder);
+        let message;
+        (message, self.encoder) = pool::run(area.pixels(), encode).await?;
+        if message.is_none() {
             // The surface was made anew, or went: its source knows by now.
             self.shared.view.viewer.recheck_layout();
-            return None;
-        };
+        }
+        Ok(message)
+    }
+}
+
+/// Pixels that are to be sent.
+struct Piece {
+    source: Arc<dyn DisplaySource>,
+    generation: u64,
+    area: Rect,
+    codec: Codec,
+    /// Its number.
+    image: u64,
+}
+
+impl Piece {
+    /// The message that draws them; `None` if they are gone.
+    fn encode(&self, encoder: &mut Encoder) -> Option<Message> {
+        let area = self.area;
+        let read = |pixels: &mut [u8]| self.source.read(self.generation, area, pixels);
+        let pixels = encoder.pixels(area.width(), area.height(), read)?;
         if let Some(fill) = draw::fill(area, &pixels) {
-            self.encoder.recycle(pixels);
+            encoder.recycle(pixels);
             return Some(fill);
         }
-        let codec = self.shared.client.lock().codec;
-        let mut encoding = self.encoder.begin(codec, pixels);
-        while encoding.step() {
-            tokio::task::yield_now().await;
-        }
-        let image = encoding.finish();
-        self.images += 1;
-        Some(draw::copy(area, &image, self.images))
-    }
-
-    fn read(&mut self, area: Rect) -> Option<Pixels> {
-        let generation = self.screen.as_ref()?.generation;
-        let source = self.shared.view.source();
-        let read = |pixels: &mut [u8]| source.read(generation, area, pixels);
-        self.encoder.pixels(area.width(), area.height(), read)
+        let image = encoder.encode(self.codec, pixels);
+        Some(draw::copy(area, &image, self.image))
     }
 }
 

@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn the_image_of_a_copy_is_where_its_offset_says() {
         let pixels = Pixels::new(2, 1, &[1, 2, 3, 0, 4, 5, 6, 0]).expect("the size is right");
-        let image = Encoder::default().begin(Codec::Raw, pixels).finish();
+        let image = Encoder::default().encode(Codec::Raw, pixels);
         let message = copy(AREA, &image, 9);
         assert_eq!(message.len(), 57 + 18 + 18 + 8);
     }

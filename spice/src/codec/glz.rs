@@ -24,8 +24,8 @@
 //! In the zlib form all of this is one zlib stream, and its length is sent too.
 
 use super::Pixels;
-use super::dictionary::{Contents, Images, Lease};
-use super::repeats::{self, Form, Walk};
+use super::dictionary::{Contents, Images};
+use super::repeats::{self, Form};
 
 /// `"  ZL"` and version 1.1.
 const MAGIC: u64 = 0x2020_5a4c_0001_0001;
@@ -37,51 +37,31 @@ const SHORT_BITS: u32 = 12;
 const LONG_BITS: u32 = 17;
 const MAX_BITS: u32 = 25;
 
-/// Encodes an image step by step, so that one large image never keeps a thread for long.
-pub(super) struct Encoder {
-    lease: Lease,
-    walk: Walk,
-    out: Vec<u8>,
-}
-
-impl Encoder {
-    /// Starts an image with the next id, for which the dictionary has room.
-    pub(super) fn new(pixels: &Pixels, mut lease: Lease) -> Self {
-        let contents = &mut *lease;
-        let repeated = contents.begin(&pixels.data);
-        let mut out = Vec::with_capacity(64 + pixels.data.len() / 8);
-        out.extend(MAGIC.to_be_bytes());
-        out.push(TYPE);
-        for word in [pixels.width, pixels.height, pixels.width.saturating_mul(4)] {
-            out.extend(word.to_be_bytes());
-        }
-        out.extend(contents.id().to_be_bytes());
-        out.extend(contents.window().to_be_bytes());
-        let start = contents.start();
-        let walk = Walk::new(&contents.pixels, start, repeated, &mut contents.table);
-        Self { lease, walk, out }
+/// Header and stream of an image with the next id, for which the dictionary has room. The image belongs
+/// to the dictionary once it is sent.
+pub(super) fn encode(pixels: &Pixels, contents: &mut Contents) -> Vec<u8> {
+    let repeated = contents.begin(&pixels.data);
+    let mut out = Vec::with_capacity(64 + pixels.data.len() / 8);
+    out.extend(MAGIC.to_be_bytes());
+    out.push(TYPE);
+    for word in [pixels.width, pixels.height, pixels.width.saturating_mul(4)] {
+        out.extend(word.to_be_bytes());
     }
-
-    /// Encodes about `count` more pixels. `false` once all are done.
-    pub(super) fn step(&mut self, count: usize) -> bool {
-        let Contents {
-            pixels,
-            table,
-            images,
-            ..
-        } = &mut *self.lease;
-        let mut stream = Stream {
-            out: &mut self.out,
-            places: images,
-        };
-        self.walk.step(pixels, table, &mut stream, count)
-    }
-
-    /// Header and stream, complete once [`Encoder::step`] returned `false`; and the dictionary, to
-    /// which the image belongs once it is sent.
-    pub(super) fn finish(self) -> (Vec<u8>, Lease) {
-        (self.out, self.lease)
-    }
+    out.extend(contents.id().to_be_bytes());
+    out.extend(contents.window().to_be_bytes());
+    let start = contents.start();
+    let Contents {
+        pixels,
+        table,
+        images,
+        ..
+    } = contents;
+    let mut stream = Stream {
+        out: &mut out,
+        places: images,
+    };
+    repeats::write(pixels, start, repeated, table, &mut stream);
+    out
 }
 
 /// The operations.

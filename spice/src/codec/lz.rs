@@ -18,7 +18,7 @@
 //! The unused fourth byte of a pixel is not transported.
 
 use super::Pixels;
-use super::repeats::{self, Form, Table, Walk};
+use super::repeats::{self, Form, Table};
 
 /// `"  ZL"`.
 const MAGIC: u32 = 0x2020_5a4c;
@@ -32,42 +32,23 @@ const FAR: usize = 8191;
 /// The largest distance a copy may have.
 const MAX_DISTANCE: usize = FAR + 65_535;
 
-/// Encodes an image step by step, so that one large image never keeps a thread for long.
-pub(super) struct Encoder {
-    stream: Stream,
-    walk: Walk,
-}
-
-impl Encoder {
-    /// Starts an image; `pixels` has its size.
-    pub(super) fn new(pixels: &Pixels, table: &mut Table) -> Self {
-        let mut out = Vec::with_capacity(64 + pixels.data.len() / 4);
-        let header = [
-            MAGIC,
-            VERSION,
-            TYPE_RGB32,
-            pixels.width,
-            pixels.height,
-            pixels.width.saturating_mul(4),
-            1,
-        ];
-        out.extend(header.into_iter().flat_map(u32::to_be_bytes));
-        table.restart(pixels.data.len());
-        Self {
-            stream: Stream(out),
-            walk: Walk::new(&pixels.data, 0, None, table),
-        }
-    }
-
-    /// Encodes about `count` more pixels of the same image. `false` once all are done.
-    pub(super) fn step(&mut self, pixels: &Pixels, table: &mut Table, count: usize) -> bool {
-        self.walk.step(&pixels.data, table, &mut self.stream, count)
-    }
-
-    /// Header and stream; complete once [`Encoder::step`] returned `false`.
-    pub(super) fn finish(self) -> Vec<u8> {
-        self.stream.0
-    }
+/// Header and stream.
+pub(super) fn encode(pixels: &Pixels, table: &mut Table) -> Vec<u8> {
+    let mut out = Vec::with_capacity(64 + pixels.data.len() / 4);
+    let header = [
+        MAGIC,
+        VERSION,
+        TYPE_RGB32,
+        pixels.width,
+        pixels.height,
+        pixels.width.saturating_mul(4),
+        1,
+    ];
+    out.extend(header.into_iter().flat_map(u32::to_be_bytes));
+    table.restart(pixels.data.len());
+    let mut stream = Stream(out);
+    repeats::write(&pixels.data, 0, None, table, &mut stream);
+    stream.0
 }
 
 /// The operations.

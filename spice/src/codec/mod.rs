@@ -1,7 +1,7 @@
 //! How pixels become bytes on the wire: one file per image form.
 //!
 //! To add a form: a file with its encoder and the description of its bits, a variant of [`Codec`],
-//! and an arm in [`Encoding::step`].
+//! and an arm in [`Encoder::encode`].
 
 mod bitmap;
 mod contest;
@@ -114,6 +114,17 @@ impl Pixels {
         rest.iter().all(|&pixel| pixel == first).then_some(first)
     }
 
+    /// An image of this size.
+    fn image(&self, kind: ImageKind, data: Vec<u8>) -> Image {
+        Image {
+            kind,
+            width: self.width,
+            height: self.height,
+            unpacked: None,
+            data,
+        }
+    }
+
     fn to_bytes(&self) -> Vec<u8> {
         self.data
             .iter()
@@ -170,9 +181,7 @@ impl Image {
 ///
 /// let mut encoder = Encoder::default();
 /// let pixels = Pixels::new(64, 64, &[7; 64 * 64 * 4]).ok_or("wrong size")?;
-/// let mut encoding = encoder.begin(Codec::Lz, pixels);
-/// while encoding.step() {} // a server serves others here
-/// let image = encoding.finish();
+/// let image = encoder.encode(Codec::Lz, pixels);
 /// assert_eq!(image.kind, ImageKind::LzRgb);
 /// assert!(image.data.len() < 200);
 /// encoder.sent(); // later ones may refer to it
@@ -223,76 +232,90 @@ impl Encoder {
         self.spare.shrink_to(SPARE);
     }
 
-    /// Starts to encode. The last image, unless it is [`sent`](Self::sent), never will be.
+    /// The image of these pixels: in the form asked for, or raw if that is not longer. The last image,
+    /// unless it is [`sent`](Self::sent), never will be.
     #[must_use]
-    pub fn begin(&mut self, codec: Codec, pixels: Pixels) -> Encoding<'_> {
+    pub fn encode(&mut self, codec: Codec, pixels: Pixels) -> Image {
         self.unsent = None;
-        let gradual = matches!(codec, Codec::Auto | Codec::AutoLz) && texture::is_gradual(&pixels);
-        let may_refer = match codec {
-            Codec::Auto => !gradual || self.contest.enter(pixels.data.len()),
-            Codec::Glz => true,
-            _ => false,
+        let image = match codec {
+            Codec::Raw => None,
+            Codec::Auto if is_gradual(&pixels) => self.gradual(&pixels),
+            Codec::AutoLz if is_gradual(&pixels) => quic(&pixels, usize::MAX),
+            Codec::Auto | Codec::Glz => match self.lease(&pixels) {
+                Some(lease) => Some(self.glz(&pixels, lease)),
+                None => Some(self.lz(&pixels)),
+            },
+            Codec::AutoLz | Codec::Lz => Some(self.lz(&pixels)),
+            Codec::Lz4 => Some(pixels.image(ImageKind::Lz4, lz4::encode(&pixels))),
+            Codec::Quic => quic(&pixels, usize::MAX),
         };
-        let lease = match &self.access {
-            Some(access) if may_refer => access.lease(pixels.data.len()),
-            _ => None,
-        };
-        let state = match (codec, lease) {
-            (Codec::Raw, _) => State::Raw,
-            (Codec::Lz4, _) => State::Lz4(None),
-            (_, Some(lease)) => State::Glz(glz::Encoder::new(&pixels, lease)),
-            (Codec::Quic, None) => State::quic(&pixels, None),
-            (_, None) if gradual => State::quic(&pixels, None),
-            (_, None) => State::Lz(lz::Encoder::new(&pixels, &mut self.table)),
-        };
-        Encoding {
-            encoder: self,
-            pixels,
-            state,
-            gradual,
+        let image = image
+            .filter(|image| image.data.len() < bitmap::encoded_len(&pixels))
+            .unwrap_or_else(|| {
+                self.unsent = None;
+                pixels.image(ImageKind::Bitmap, bitmap::encode(&pixels))
+            });
+        self.recycle(pixels);
+        image
+    }
+
+    /// The dictionary, if there is one for such an image.
+    fn lease(&self, pixels: &Pixels) -> Option<Lease> {
+        self.access.as_ref()?.lease(pixels.data.len())
+    }
+
+    fn lz(&mut self, pixels: &Pixels) -> Image {
+        pixels.image(ImageKind::LzRgb, lz::encode(pixels, &mut self.table))
+    }
+
+    fn glz(&mut self, pixels: &Pixels, mut lease: Lease) -> Image {
+        let stream = glz::encode(pixels, &mut lease);
+        self.packed(pixels, stream, lease)
+    }
+
+    /// A photograph or gradient: GLZ or QUIC, whoever is likely to be shorter.
+    fn gradual(&mut self, pixels: &Pixels) -> Option<Image> {
+        let count = pixels.data.len();
+        let enters = self.access.is_some() && self.contest.enter(count);
+        let mut rival = None;
+        if enters && let Some(mut lease) = self.lease(pixels) {
+            let stream = glz::encode(pixels, &mut lease);
+            if self.contest.wins(stream.len(), count) {
+                return Some(self.packed(pixels, stream, lease));
+            }
+            rival = Some((stream, lease));
+        }
+        let most = rival
+            .as_ref()
+            .map_or(usize::MAX, |(stream, _)| stream.len());
+        let image = quic(pixels, most);
+        let bytes = image.as_ref().map_or(most, |image| image.data.len());
+        self.contest.learn(bytes, count);
+        match (image, rival) {
+            (None, Some((stream, lease))) => Some(self.packed(pixels, stream, lease)),
+            (image, _) => image,
         }
     }
 
-    /// The image that was finished last is on its way to the client.
+    /// A GLZ stream, in a zlib stream if that is shorter. What copies made little shorter is no text: zlib
+    /// would only take time.
+    fn packed(&mut self, pixels: &Pixels, stream: Vec<u8>, lease: Lease) -> Image {
+        self.unsent = Some(lease);
+        let pays = stream.len() >= TINY && stream.len() <= pixels.data.len() * 2;
+        let zlib = pays.then(|| self.deflate.shorten(&stream)).flatten();
+        match zlib {
+            Some(zlib) => Image {
+                unpacked: u32::try_from(stream.len()).ok(),
+                ..pixels.image(ImageKind::ZlibGlzRgb, zlib)
+            },
+            None => pixels.image(ImageKind::GlzRgb, stream),
+        }
+    }
+
+    /// The image that was encoded last is on its way to the client.
     pub fn sent(&mut self) {
         if let Some(lease) = self.unsent.take() {
             lease.sent();
-        }
-    }
-}
-
-/// An image on its way through an [`Encoder`], a step at a time.
-pub struct Encoding<'a> {
-    encoder: &'a mut Encoder,
-    pixels: Pixels,
-    state: State,
-    /// QUIC may be better.
-    gradual: bool,
-}
-
-enum State {
-    Raw,
-    Lz(lz::Encoder),
-    Glz(glz::Encoder),
-    /// A finished GLZ stream, and how much of it went into the zlib stream.
-    ZlibGlz {
-        glz: Vec<u8>,
-        lease: Lease,
-        deflated: usize,
-    },
-    Lz4(Option<Vec<u8>>),
-    Quic {
-        encoder: Box<quic::Encoder>,
-        /// A finished GLZ stream, which is sent if this one becomes longer.
-        rival: Option<(Vec<u8>, Lease)>,
-    },
-}
-
-impl State {
-    fn quic(pixels: &Pixels, rival: Option<(Vec<u8>, Lease)>) -> Self {
-        Self::Quic {
-            encoder: Box::new(quic::Encoder::new(pixels)),
-            rival,
         }
     }
 }
@@ -301,117 +324,13 @@ impl State {
 const MAX_PIXELS: u64 = 1 << 28;
 /// Pixels whose memory is kept: those of the largest piece.
 const SPARE: usize = 256 * 1024;
-/// Pixels encoded in a step: well under a millisecond.
-const STEP: usize = 32 * 1024;
 /// Bytes of a GLZ stream that are too few to gain anything.
 const TINY: usize = 96;
 
-impl Encoding<'_> {
-    /// Encodes some more. `false` once all is done.
-    pub fn step(&mut self) -> bool {
-        match &mut self.state {
-            State::Raw => false,
-            State::Lz(encoder) => encoder.step(&self.pixels, &mut self.encoder.table, STEP),
-            State::Glz(encoder) => encoder.step(STEP) || self.after_glz(),
-            State::ZlibGlz { glz, deflated, .. } => {
-                let rest = &glz[*deflated..];
-                if rest.is_empty() {
-                    return false;
-                }
-                let now = rest.len().min(STEP);
-                *deflated += now;
-                self.encoder.deflate.step(&rest[..now], now == rest.len());
-                *deflated < glz.len()
-            }
-            State::Lz4(done) => {
-                done.get_or_insert_with(|| lz4::encode(&self.pixels));
-                false
-            }
-            State::Quic { encoder, rival } => {
-                let goes_on = encoder.step(&self.pixels, STEP);
-                let length = encoder.length();
-                match rival.take_if(|(glz, _)| glz.len() < length) {
-                    Some((glz, lease)) => self.deflate(glz, lease),
-                    None => goes_on,
-                }
-            }
-        }
-    }
-
-    /// Goes on with a complete GLZ stream: sends it, or lets QUIC try to be shorter.
-    fn after_glz(&mut self) -> bool {
-        let State::Glz(encoder) = std::mem::replace(&mut self.state, State::Raw) else {
-            return false;
-        };
-        let (glz, lease) = encoder.finish();
-        let pixels = self.pixels.data.len();
-        if self.gradual && !self.encoder.contest.wins(glz.len(), pixels) {
-            self.state = State::quic(&self.pixels, Some((glz, lease)));
-            return true;
-        }
-        self.deflate(glz, lease)
-    }
-
-    /// Puts a GLZ stream into a zlib stream, if that is likely to pay: what copies made little shorter is
-    /// no text, and would only take time.
-    fn deflate(&mut self, glz: Vec<u8>, lease: Lease) -> bool {
-        let pixels = self.pixels.data.len();
-        if let State::Quic { encoder, .. } = &self.state {
-            // It would have been longer still.
-            self.encoder.contest.learn(encoder.length(), pixels);
-        }
-        let pays = glz.len() >= TINY && glz.len() <= pixels * 2;
-        self.encoder.deflate.begin();
-        self.state = State::ZlibGlz {
-            deflated: if pays { 0 } else { glz.len() },
-            glz,
-            lease,
-        };
-        pays
-    }
-
-    /// The image: in the form asked for, or raw if that is not longer. Does what
-    /// [`Encoding::step`] has left.
-    #[must_use]
-    pub fn finish(mut self) -> Image {
-        while self.step() {}
-        let mut unpacked = None;
-        let (kind, data) = match self.state {
-            State::Raw | State::Glz(_) | State::Lz4(None) => (ImageKind::Bitmap, Vec::new()),
-            State::Lz(encoder) => (ImageKind::LzRgb, encoder.finish()),
-            State::ZlibGlz { glz, lease, .. } => {
-                self.encoder.unsent = Some(lease);
-                unpacked = u32::try_from(glz.len()).ok();
-                match self.encoder.deflate.finish() {
-                    Some(zlib) if zlib.len() < glz.len() => (ImageKind::ZlibGlzRgb, zlib),
-                    _ => (ImageKind::GlzRgb, glz),
-                }
-            }
-            State::Lz4(Some(data)) => (ImageKind::Lz4, data),
-            State::Quic { encoder, .. } => (ImageKind::Quic, encoder.finish()),
-        };
-        if kind == ImageKind::Quic {
-            self.encoder
-                .contest
-                .learn(data.len(), self.pixels.data.len());
-        }
-        let image = |kind, data| Image {
-            kind,
-            width: self.pixels.width,
-            height: self.pixels.height,
-            unpacked: unpacked.filter(|_| kind == ImageKind::ZlibGlzRgb),
-            data,
-        };
-        let image = if kind == ImageKind::Bitmap || data.len() >= bitmap::encoded_len(&self.pixels)
-        {
-            self.encoder.unsent = None;
-            image(ImageKind::Bitmap, bitmap::encode(&self.pixels))
-        } else {
-            image(kind, data)
-        };
-        self.encoder.recycle(self.pixels);
-        image
-    }
+/// A QUIC image; `None` if it has more than `most` bytes.
+fn quic(pixels: &Pixels, most: usize) -> Option<Image> {
+    let data = quic::encode(pixels, most)?;
+    Some(pixels.image(ImageKind::Quic, data))
 }
 
 #[cfg(test)]

@@ -283,19 +283,30 @@ impl Bits {
     }
 }
 
-/// Encodes an image step by step, so that one large image never keeps a thread for long.
-pub(super) struct Encoder {
+/// Header and stream; `None` if they are more than `most` bytes.
+pub(super) fn encode(pixels: &Pixels, most: usize) -> Option<Vec<u8>> {
+    let mut encoder = Encoder::new(pixels);
+    let mut above = None;
+    for row in pixels.data.chunks_exact(pixels.width as usize) {
+        encoder.encode_row(above, row);
+        if encoder.bits.out.len() > most {
+            return None;
+        }
+        above = Some(row);
+    }
+    Some(encoder.bits.finish())
+}
+
+struct Encoder {
     bits: Bits,
     channels: [Channel; 3],
     pace: Pace,
     runs: Runs,
-    /// The next row.
-    row: usize,
 }
 
 impl Encoder {
     /// Starts an image; `pixels` has its size.
-    pub(super) fn new(pixels: &Pixels) -> Self {
+    fn new(pixels: &Pixels) -> Self {
         let mut bits = Bits {
             out: Vec::with_capacity(64 + pixels.data.len()),
             word: 0,
@@ -314,34 +325,7 @@ impl Encoder {
             }),
             pace: Pace::NEW,
             runs: Runs::default(),
-            row: 0,
         }
-    }
-
-    /// Encodes the rows of about `count` more pixels. `false` once all are done.
-    pub(super) fn step(&mut self, pixels: &Pixels, count: usize) -> bool {
-        let width = pixels.width as usize;
-        let mut rows = pixels.data.chunks_exact(width).skip(self.row);
-        let mut above = self
-            .row
-            .checked_sub(1)
-            .map(|row| &pixels.data[row * width..][..width]);
-        for row in rows.by_ref().take(count.div_ceil(width).max(1)) {
-            self.encode_row(above, row);
-            above = Some(row);
-            self.row += 1;
-        }
-        rows.next().is_some()
-    }
-
-    /// Bytes so far.
-    pub(super) fn length(&self) -> usize {
-        self.bits.out.len()
-    }
-
-    /// Header and stream; complete once [`Encoder::step`] returned `false`.
-    pub(super) fn finish(self) -> Vec<u8> {
-        self.bits.finish()
     }
 
     fn encode_row(&mut self, above: Option<&[u32]>, row: &[u32]) {
@@ -440,9 +424,8 @@ mod tests {
     #[test]
     fn a_stream_is_whole_words_and_one_more() {
         let pixels = Pixels::new(1, 1, &[0; 4]).expect("the size is right");
-        let mut encoder = Encoder::new(&pixels);
-        assert!(!encoder.step(&pixels, 1));
+        let stream = encode(&pixels, usize::MAX).expect("it may be as long as it is");
         // Five words of header, three codes of 8 bits, one word to look at.
-        assert_eq!(encoder.finish().len(), 4 * (5 + 1 + 1));
+        assert_eq!(stream.len(), 4 * (5 + 1 + 1));
     }
 }

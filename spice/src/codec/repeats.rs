@@ -43,50 +43,83 @@ pub(super) trait Form {
     fn copy(&mut self, at: usize, distance: usize, length: usize);
 }
 
-/// Where sequences of runs were seen: chains of places with the same hash, the newest first. Places
-/// are kept plus one, as 0 is none.
+/// Where sequences of runs were seen: chains of places with the same hash, the newest first. A place is
+/// kept as its number among all that ever were. So what is forgotten needs not be looked for: its number
+/// is smaller than that of the first place.
 #[derive(Debug, Default)]
 pub(super) struct Table {
     bits: u32,
     newest: Vec<u32>,
-    /// By place.
+    /// By the lowest bits of a place's number; of a power of two of places.
     older: Vec<u32>,
+    /// The number before that of the first place.
+    forgotten: u32,
+    /// Places since then.
+    places: u32,
 }
 
 impl Table {
     /// Forgets everything, and is ready for so many pixels; more only make it slower.
     pub(super) fn restart(&mut self, pixels: usize) {
-        self.bits = pixels
-            .next_power_of_two()
-            .ilog2()
-            .clamp(MIN_TABLE_BITS, MAX_TABLE_BITS);
-        self.newest.clear();
-        self.newest.resize(1 << self.bits, 0);
-        self.older.clear();
-        self.older.reserve(pixels);
+        let size = pixels.next_power_of_two();
+        self.bits = size.ilog2().clamp(MIN_TABLE_BITS, MAX_TABLE_BITS);
+        grow(&mut self.newest, 1 << self.bits);
+        grow(&mut self.older, size);
+        self.forget(self.places as usize);
+    }
+
+    /// Has room for so many places.
+    fn extend(&mut self, places: usize) {
+        let places = u32::try_from(places).unwrap_or(u32::MAX);
+        if self.forgotten.checked_add(places).is_none() {
+            // After four billion places numbers begin anew.
+            self.newest.fill(0);
+            self.older.fill(0);
+            self.forgotten = 0;
+        }
+        self.places = places;
     }
 
     /// Forgets the first `count` places: the others are so much nearer to the start.
     pub(super) fn forget(&mut self, count: usize) {
-        self.older.drain(..count.min(self.older.len()));
-        let count = u32::try_from(count).unwrap_or(u32::MAX);
-        for place in self.newest.iter_mut().chain(&mut self.older) {
-            *place = place.saturating_sub(count);
-        }
+        let count = u32::try_from(count).unwrap_or(u32::MAX).min(self.places);
+        self.forgotten += count;
+        self.places -= count;
     }
 
     /// Remembers a place, and returns the newest before it.
-    fn insert(&mut self, place: usize, key: u64) -> u32 {
+    fn insert(&mut self, place: usize, key: u64) -> Option<usize> {
         let slot = (key >> (64 - self.bits)) as usize;
-        let (Some(newest), Some(older)) = (self.newest.get_mut(slot), self.older.get_mut(place))
-        else {
-            return 0;
-        };
-        let this = place as u32 + 1;
+        let this = self.forgotten + place as u32 + 1;
+        let newest = self.newest.get_mut(slot)?;
         // Pixels that were taken back may have left later places here.
-        *older = if *newest < this { *newest } else { 0 };
+        let before = if *newest < this { *newest } else { 0 };
         *newest = this;
-        *older
+        let at = self.index(this);
+        *self.older.get_mut(at)? = before;
+        self.place(before)
+    }
+
+    /// The place with the same hash that was remembered before this one.
+    fn before(&self, place: usize) -> Option<usize> {
+        let this = self.forgotten + place as u32 + 1;
+        self.place(*self.older.get(self.index(this))?)
+    }
+
+    fn index(&self, number: u32) -> usize {
+        number as usize & self.older.len().wrapping_sub(1)
+    }
+
+    /// The place of a number, unless it is forgotten.
+    fn place(&self, number: u32) -> Option<usize> {
+        Some(number.checked_sub(self.forgotten)?.checked_sub(1)? as usize)
+    }
+}
+
+/// Makes it so long, if it is not.
+fn grow(list: &mut Vec<u32>, length: usize) {
+    if list.len() < length {
+        *list = vec![0; length];
     }
 }
 
@@ -192,9 +225,32 @@ impl Best {
     }
 }
 
-/// Goes over the pixels of one image, the last ones of what it is given.
+/// Writes an image: the pixels from `start` to the end, which may be the same as `distance` before.
+pub(super) fn write(
+    pixels: &[u32],
+    start: usize,
+    distance: Option<usize>,
+    table: &mut Table,
+    form: &mut impl Form,
+) {
+    table.extend(pixels.len());
+    let mut walk = Walk::new(pixels, start, distance);
+    while walk.at < pixels.len() {
+        walk.catch_up(pixels, table);
+        let rest_of_run = walk.runs.start() - walk.at;
+        if rest_of_run > 0 {
+            walk.put(pixels, form, Copy::new(form, walk.at, 1, rest_of_run));
+            walk.at = walk.runs.start();
+        } else {
+            walk.put_run(pixels, table, form);
+        }
+    }
+    form.literals(&pixels[walk.literals..]);
+}
+
+/// How far writing an image has come.
 #[derive(Debug)]
-pub(super) struct Walk {
+struct Walk {
     runs: Runs,
     /// The next pixel to look at.
     at: usize,
@@ -209,14 +265,7 @@ pub(super) struct Walk {
 }
 
 impl Walk {
-    /// Begins at `start`; `pixels` ends with the image, which may be the same as `distance` before.
-    pub(super) fn new(
-        pixels: &[u32],
-        start: usize,
-        distance: Option<usize>,
-        table: &mut Table,
-    ) -> Self {
-        table.older.resize(pixels.len(), 0);
+    fn new(pixels: &[u32], start: usize, distance: Option<usize>) -> Self {
         let mut recent = [0; RECENT];
         recent[0] = distance.unwrap_or(0);
         Self {
@@ -227,33 +276,6 @@ impl Walk {
             vain: 0,
             recent,
         }
-    }
-
-    /// Writes about `count` more pixels. `false` once all are written.
-    pub(super) fn step(
-        &mut self,
-        pixels: &[u32],
-        table: &mut Table,
-        form: &mut impl Form,
-        count: usize,
-    ) -> bool {
-        let until = self.at.saturating_add(count).min(pixels.len());
-        while self.at < until {
-            self.catch_up(pixels, table);
-            let rest_of_run = self.runs.start() - self.at;
-            if rest_of_run > 0 {
-                self.put(pixels, form, Copy::new(form, self.at, 1, rest_of_run));
-                self.at = self.runs.start();
-            } else {
-                self.put_run(pixels, table, form);
-            }
-        }
-        if self.at < pixels.len() {
-            return true;
-        }
-        form.literals(&pixels[self.literals..]);
-        self.literals = pixels.len();
-        false
     }
 
     /// Remembers the runs that were passed, of long copies a part.
@@ -326,16 +348,14 @@ impl Walk {
         }
         let mut depth = DEPTH;
         while depth > 0 && best.compared <= COMPARED && best.length() <= LONG {
-            let Some(there) = (candidate as usize).checked_sub(1) else {
-                break;
-            };
+            let Some(there) = candidate else { break };
             let distance = here - there;
             // The others are farther still.
             if distance > form.reach() {
                 break;
             }
             best.compare(pixels, form, here, distance);
-            candidate = table.older.get(there).copied().unwrap_or(0);
+            candidate = table.before(there);
             // What is good enough needs not become much better.
             let is_good = best.length() >= GOOD;
             depth = depth.saturating_sub(if is_good { DEPTH / 4 } else { 1 });

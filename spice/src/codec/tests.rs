@@ -82,7 +82,7 @@ fn decode(image: &Image) -> Vec<u8> {
 
 fn assert_exact(codec: Codec, width: u32, height: u32, bytes: &[u8]) -> Image {
     let pixels = Pixels::new(width, height, bytes).expect("the size is right");
-    let image = Encoder::default().begin(codec, pixels).finish();
+    let image = Encoder::default().encode(codec, pixels);
     let expected: Vec<u8> = bytes
         .chunks(4)
         .flat_map(|p| [p[2], p[1], p[0], 255])
@@ -209,7 +209,7 @@ fn of_what_is_gradual_glz_has_what_repeats_and_quic_the_rest() {
         (&waves, ImageKind::ZlibGlzRgb),
     ];
     for (bytes, kind) in expected {
-        let image = encoder.begin(Codec::Auto, pixels(640, 100, bytes)).finish();
+        let image = encoder.encode(Codec::Auto, pixels(640, 100, bytes));
         encoder.sent();
         assert_eq!(image.kind, kind);
         assert_eq!(shown(&client.decode(&image)), colours(bytes));
@@ -231,12 +231,12 @@ fn an_image_that_is_never_sent_is_not_taken_for_the_fill_after_it() {
     let mut encoder = Encoder::with_dictionary(&Dictionary::default(), 1, WINDOW);
     let client = Client::default();
     let bytes = noise(70, 50, 2);
-    let _refused = encoder.begin(Codec::Glz, pixels(70, 50, &bytes)).finish();
+    let _refused = encoder.encode(Codec::Glz, pixels(70, 50, &bytes));
     let plain = encoder.pixels(4, 4, |_| true).expect("the size is right");
     encoder.recycle(plain);
     encoder.sent();
 
-    let image = encoder.begin(Codec::Glz, pixels(70, 50, &bytes)).finish();
+    let image = encoder.encode(Codec::Glz, pixels(70, 50, &bytes));
 
     encoder.sent();
     assert_eq!(shown(&client.decode(&image)), colours(&bytes));
@@ -278,7 +278,7 @@ fn an_image_that_was_sent_before_takes_a_few_bytes() {
     let client = Client::default();
     let bytes = noise(100, 80, 1);
     for (round, most) in [(0, usize::MAX), (1, 120)] {
-        let image = encoder.begin(Codec::Glz, pixels(100, 80, &bytes)).finish();
+        let image = encoder.encode(Codec::Glz, pixels(100, 80, &bytes));
         encoder.sent();
         assert!(
             image.data.len() < most,
@@ -310,7 +310,7 @@ fn an_image_that_is_never_sent_is_never_referred_to() {
         (&unseen, 70, true),
         (&unseen, 70, true),
     ] {
-        let image = encoder.begin(Codec::Glz, pixels(width, 50, bytes)).finish();
+        let image = encoder.encode(Codec::Glz, pixels(width, 50, bytes));
         if is_sent {
             encoder.sent();
             assert_eq!(shown(&client.decode(&image)), colours(bytes));
@@ -327,9 +327,7 @@ fn a_dictionary_that_is_full_forgets_what_the_client_forgets() {
         // A few pictures in turns, some of them forgotten in the meantime.
         let (width, height) = (40 + round % 7, 90);
         let bytes = noise(width, height, round % 7);
-        let image = encoder
-            .begin(Codec::Glz, pixels(width, height, &bytes))
-            .finish();
+        let image = encoder.encode(Codec::Glz, pixels(width, height, &bytes));
         encoder.sent();
         assert_eq!(
             shown(&client.decode(&image)),
@@ -344,7 +342,7 @@ fn a_dictionary_that_is_full_forgets_what_the_client_forgets() {
 fn an_image_that_is_larger_than_the_dictionary_is_sent_as_lz() {
     let mut encoder = Encoder::with_dictionary(&Dictionary::default(), 1, 100);
     let bytes = patterned(10, 10, 9, 0);
-    let image = encoder.begin(Codec::Glz, pixels(10, 10, &bytes)).finish();
+    let image = encoder.encode(Codec::Glz, pixels(10, 10, &bytes));
     assert_eq!(image.kind, ImageKind::LzRgb);
 }
 
@@ -357,7 +355,7 @@ fn channels_that_share_a_dictionary_share_ids_but_refer_to_their_own_images() {
     let sizes: Vec<usize> = [0, 1, 0, 1]
         .map(|channel| {
             let encoder: &mut Encoder = &mut channels[channel];
-            let image = encoder.begin(Codec::Glz, pixels(60, 60, &bytes)).finish();
+            let image = encoder.encode(Codec::Glz, pixels(60, 60, &bytes));
             encoder.sent();
             assert_eq!(shown(&client.decode(&image)), colours(&bytes));
             image.data.len()
@@ -369,7 +367,7 @@ fn channels_that_share_a_dictionary_share_ids_but_refer_to_their_own_images() {
 }
 
 #[test]
-fn a_channel_goes_without_while_another_encodes_and_where_the_client_has_another_dictionary() {
+fn a_channel_goes_without_while_another_has_not_sent_and_where_the_client_has_another_dictionary() {
     let dictionary = Dictionary::default();
     let mut first = Encoder::with_dictionary(&dictionary, 1, WINDOW);
     let mut second = Encoder::with_dictionary(&dictionary, 1, WINDOW);
@@ -377,12 +375,11 @@ fn a_channel_goes_without_while_another_encodes_and_where_the_client_has_another
     let bytes = patterned(100, 100, 77, 0);
     let piece = || pixels(100, 100, &bytes);
 
-    let busy = first.begin(Codec::Glz, piece());
-    let meanwhile = second.begin(Codec::Glz, piece()).finish();
-    drop(busy.finish());
+    let _coming = first.encode(Codec::Glz, piece());
+    let meanwhile = second.encode(Codec::Glz, piece());
     first.sent();
-    let after = second.begin(Codec::Glz, piece()).finish();
-    let elsewhere = other.begin(Codec::Glz, piece()).finish();
+    let after = second.encode(Codec::Glz, piece());
+    let elsewhere = other.encode(Codec::Glz, piece());
 
     assert_eq!(meanwhile.kind, ImageKind::LzRgb);
     assert!(matches!(
@@ -407,7 +404,7 @@ proptest! {
         let client = Client::default();
         for (channel, width, height, period, noise, is_sent) in steps {
             let bytes = patterned(width, height, period + seed % 3, noise);
-            let image = channels[channel].begin(Codec::Glz, pixels(width, height, &bytes)).finish();
+            let image = channels[channel].encode(Codec::Glz, pixels(width, height, &bytes));
             if is_sent {
                 channels[channel].sent();
                 prop_assert_eq!(shown(&client.decode(&image)), colours(&bytes));
@@ -436,7 +433,7 @@ fn text_that_scrolled_takes_half_the_bytes_in_glz_that_it_takes_in_lz() {
     let mut glz = Vec::new();
     for scroll in 0..2 {
         let bytes = screen(scroll);
-        let image = encoder.begin(Codec::Auto, pixels(480, 80, &bytes)).finish();
+        let image = encoder.encode(Codec::Auto, pixels(480, 80, &bytes));
         encoder.sent();
         assert_eq!(shown(&client.decode(&image)), colours(&bytes));
         glz.push(image.data.len());

@@ -1,8 +1,7 @@
 //! A picture of a film as JPEG (ITU-T T.81), a band of rows at a time.
 //!
-//! Each band is encoded for itself and ends in a restart marker, at which decoders begin anew. So a
-//! picture can be encoded in steps between which others are served, or by several threads, and
-//! still is one JPEG picture that every decoder takes.
+//! Each band is encoded for itself and ends in a restart marker, at which decoders begin anew. So
+//! several threads encode a picture at once, and it still is one that every decoder takes.
 
 use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
 
@@ -22,86 +21,67 @@ const RESTART: u8 = 0xd0;
 const START_OF_IMAGE_LEN: usize = 2;
 const END_OF_IMAGE: [u8; 2] = [0xff, 0xd9];
 
-/// A picture on its way through the encoder.
-#[derive(Debug)]
+/// Columns and rows at most.
+const MAX_SIDE: u32 = u16::MAX as u32;
+
+/// What a picture is to become.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Frame {
     size: Size,
     quality: u8,
-    /// Bands that are done.
-    bands: usize,
-    bytes: Vec<u8>,
-}
-
-/// Whether there is more to encode.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Progress {
-    More,
-    Done,
-    /// There is no such picture: it has no pixels, more than JPEG allows, or not as many as it says.
-    Impossible,
 }
 
 impl Frame {
-    /// A picture of this size, none of which is encoded yet; quality from 1 to 100.
-    pub(crate) fn new(size: Size, quality: u8) -> Self {
-        Self {
-            size,
-            quality,
-            bands: 0,
-            bytes: Vec::new(),
-        }
+    /// A picture of this size; quality from 1 to 100. `None` if it has no pixels, or more than JPEG allows.
+    pub(crate) fn new(size: Size, quality: u8) -> Option<Self> {
+        let sides = 1..=MAX_SIDE;
+        let is_possible = sides.contains(&size.width) && sides.contains(&size.height);
+        is_possible.then_some(Self { size, quality })
     }
 
-    /// Encodes the next band of `pixels`: rows without gaps of blue, green, red and a byte that means
-    /// nothing. They must be the same at each step.
-    pub(crate) fn step(&mut self, pixels: &[u8]) -> Progress {
-        let (width, height) = (self.size.width as usize, self.size.height as usize);
+    /// Bytes of its pixels: rows without gaps of blue, green, red and a byte that means nothing.
+    pub(crate) fn bytes(&self) -> usize {
+        self.size.width as usize * self.size.height as usize * 4
+    }
+
+    /// Bands that it is encoded in.
+    pub(crate) fn bands(&self) -> usize {
+        let rows = band_rows(self.size.width as usize);
+        (self.size.height as usize).div_ceil(rows)
+    }
+
+    /// Encodes one band of `pixels`; `None` if there is none.
+    pub(crate) fn encode(&self, band: usize, pixels: &[u8]) -> Option<Vec<u8>> {
+        let width = self.size.width as usize;
         let rows = band_rows(width);
-        let start = self.bands * rows;
-        if start >= height {
-            return if self.bytes.is_empty() {
-                Progress::Impossible
-            } else {
-                Progress::Done
-            };
-        }
-        let rows_here = rows.min(height - start);
-        let row = width * 4;
-        let band = pixels.get(start * row..(start + rows_here) * row);
+        let bytes = rows * width * 4;
+        let end = self.bytes().min(bytes * (band + 1));
+        let band = pixels.get(bytes * band..end)?;
         let units = width.div_ceil(UNIT) * rows.div_ceil(UNIT);
-        let encoded = band.and_then(|band| encode(band, width, self.quality, units));
-        if encoded.is_none_or(|encoded| self.append(&encoded).is_none()) {
-            return Progress::Impossible;
-        }
-        self.bands += 1;
-        if start + rows_here < height {
-            return Progress::More;
-        }
-        self.bytes.extend(END_OF_IMAGE);
-        Progress::Done
+        encode(band, width, self.quality, units)
     }
 
-    /// The JPEG picture, once all is done.
-    pub(crate) fn finish(self) -> Vec<u8> {
-        self.bytes
-    }
-
-    /// Appends a band that was encoded as a picture of its own.
-    fn append(&mut self, band: &[u8]) -> Option<()> {
-        let (header, scan) = split(band)?;
-        if self.bands == 0 {
-            let start = self.bytes.len();
-            self.bytes.extend(header);
-            let height = u16::try_from(self.size.height).ok()?.to_be_bytes();
-            let at = start + segment(header, START_OF_FRAME)?;
-            // Marker, length, bits per sample, height.
-            self.bytes.get_mut(at + 5..at + 7)?.copy_from_slice(&height);
-        } else {
-            let number = u8::try_from((self.bands - 1) % 8).ok()?;
-            self.bytes.extend([MARKER, RESTART + number]);
+    /// The JPEG picture of all its bands; `None` if there are not all of them.
+    pub(crate) fn join(&self, bands: &[Vec<u8>]) -> Option<Vec<u8>> {
+        let (first, others) = bands.split_first()?;
+        if bands.len() != self.bands() {
+            return None;
         }
-        self.bytes.extend(scan);
-        Some(())
+        let mut picture = Vec::with_capacity(bands.iter().map(Vec::len).sum());
+        let (header, scan) = split(first)?;
+        picture.extend(header);
+        // Marker, length, bits per sample, height.
+        let height = segment(header, START_OF_FRAME)? + 5;
+        let rows = u16::try_from(self.size.height).ok()?.to_be_bytes();
+        picture.get_mut(height..height + 2)?.copy_from_slice(&rows);
+        picture.extend(scan);
+        for (number, band) in (0..8).cycle().zip(others) {
+            let (_, scan) = split(band)?;
+            picture.extend([MARKER, RESTART + number]);
+            picture.extend(scan);
+        }
+        picture.extend(END_OF_IMAGE);
+        Some(picture)
     }
 }
 
@@ -161,12 +141,12 @@ mod tests {
     }
 
     fn encoded(size: Size, pixels: &[u8]) -> (Vec<u8>, usize) {
-        let mut frame = Frame::new(size, 90);
-        let mut steps = 1;
-        while frame.step(pixels) == Progress::More {
-            steps += 1;
-        }
-        (frame.finish(), steps)
+        let frame = Frame::new(size, 90).expect("it has pixels");
+        let bands = (0..frame.bands()).map(|band| frame.encode(band, pixels));
+        let bands: Option<Vec<_>> = bands.collect();
+        let bands = bands.expect("all of them are there");
+        let picture = frame.join(&bands).expect("they are one picture");
+        (picture, bands.len())
     }
 
     #[test]
@@ -175,7 +155,7 @@ mod tests {
             let size = Size { width, height };
             let pixels = film_picture(size);
 
-            let (jpeg, steps) = encoded(size, &pixels);
+            let (jpeg, bands) = encoded(size, &pixels);
 
             let mut decoder = jpeg_decoder::Decoder::new(&*jpeg);
             let decoded = decoder.decode().expect("it is a picture");
@@ -194,15 +174,25 @@ mod tests {
                 .filter(|&difference| difference > 40)
                 .count();
             assert!(wrong * 100 <= pixels.len(), "{width}x{height}: {wrong}");
-            assert_eq!(steps > 1, width * height > 200_000, "{width}x{height}");
+            assert_eq!(bands > 1, width * height > 200_000, "{width}x{height}");
         }
     }
 
     #[test]
-    fn a_picture_that_is_not_there_is_refused() {
-        for (width, height, bytes) in [(0, 5, 0), (5, 0, 0), (4, 4, 63), (70_000, 1, 280_000)] {
-            let mut frame = Frame::new(Size { width, height }, 80);
-            assert_eq!(frame.step(&vec![0; bytes]), Progress::Impossible);
+    fn a_picture_that_can_not_be_is_refused() {
+        for (width, height) in [(0, 5), (5, 0), (70_000, 1), (1, 70_000)] {
+            assert!(Frame::new(Size { width, height }, 80).is_none());
         }
+        let frame = Frame::new(
+            Size {
+                width: 4,
+                height: 4,
+            },
+            80,
+        )
+        .expect("it has pixels");
+        assert!(frame.encode(0, &[0; 63]).is_none());
+        assert!(frame.encode(1, &[0; 64]).is_none());
+        assert!(frame.join(&[]).is_none());
     }
 }

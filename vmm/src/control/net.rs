@@ -21,6 +21,9 @@ use crate::metrics::Metrics;
 
 /// How long viewers have to take their farewell.
 const FAREWELL: Duration = Duration::from_millis(300);
+/// Threads that encode large pieces of the screen, made when there are some: on the smallest machine one
+/// client does not wait for another, and on a large one viewers leave the guests their processors.
+const ENCODERS: std::ops::RangeInclusive<usize> = 2..=4;
 
 /// Sockets that are bound and not served yet.
 pub(super) struct Listeners {
@@ -123,7 +126,10 @@ impl Net {
         let failed = |error: std::io::Error| {
             Failure::of(Exit::Internal, &error).context("the net thread can't be started")
         };
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let runtime = tokio::runtime::Builder::new_current_thread()
+            .thread_name("encode")
+            .max_blocking_threads(processors.clamp(*ENCODERS.start(), *ENCODERS.end()))
             .enable_all()
             .build()
             .map_err(failed)?;

@@ -1,5 +1,7 @@
 //! Films on a display channel: makes of them the streams that [`Streams`] decides on.
 
+use std::sync::Arc;
+
 use tokio::time::Instant;
 
 use super::Sender;
@@ -7,9 +9,10 @@ use crate::channel::stream;
 use crate::codec::{Pixels, is_gradual};
 use crate::geometry::{Rect, Size};
 use crate::link::message::Capabilities;
+use crate::pool;
 use crate::protocol::display as id;
 use crate::session::Ending;
-use crate::video::frame::{Frame, Progress};
+use crate::video::frame::Frame;
 use crate::video::motion::Film;
 use crate::video::pace;
 use crate::video::streams::{Ability, Act, Costs, Knowledge};
@@ -84,7 +87,7 @@ impl Sender<'_> {
 
     /// Makes a stream of a film if it is worth one.
     async fn try_film(&mut self, film: Film) -> Result<(), Ending> {
-        let jpeg = self.encode_picture(film.area, pace::FIRST_QUALITY).await;
+        let jpeg = self.encode_picture(film.area, pace::FIRST_QUALITY).await?;
         let gradual = self.is_gradual(film.area);
         let now = Instant::now();
         let (stream, ability) = {
@@ -135,7 +138,7 @@ impl Sender<'_> {
         }
         // The next one is due so long after this, however long encoding takes.
         let begun = Instant::now();
-        let jpeg = self.encode_picture(area, stream.pace.quality()).await;
+        let jpeg = self.encode_picture(area, stream.pace.quality()).await?;
         let Some(jpeg) = jpeg else { return Ok(()) };
         let (size, lead) = {
             let mut client = self.shared.client.lock();
@@ -160,35 +163,43 @@ impl Sender<'_> {
         self.send(stream::data(picture, &jpeg)).await
     }
 
-    /// The pixels of `area` as they are now, as JPEG; `None` if they are gone.
-    async fn encode_picture(&mut self, area: Rect, quality: u8) -> Option<Vec<u8>> {
-        if !self.read_picture(area) {
-            self.shared.view.viewer.recheck_layout();
-            return None;
-        }
+    /// The pixels of `area` as they are now, as JPEG; `None` if they are gone. All threads that have nothing
+    /// else to do help.
+    async fn encode_picture(&mut self, area: Rect, quality: u8) -> Result<Option<Vec<u8>>, Ending> {
+        let Some(screen) = &self.screen else {
+            return Ok(None);
+        };
         let size = Size {
             width: area.width(),
             height: area.height(),
         };
-        let mut frame = Frame::new(size, quality);
-        loop {
-            match frame.step(&self.picture) {
-                Progress::More => tokio::task::yield_now().await,
-                Progress::Done => return Some(frame.finish()),
-                Progress::Impossible => return None,
-            }
-        }
-    }
-
-    /// Reads the pixels of `area`; `false` if they are gone.
-    fn read_picture(&mut self, area: Rect) -> bool {
-        let length = area.pixels().checked_mul(4).map(usize::try_from);
-        let (Some(screen), Some(Ok(length))) = (&self.screen, length) else {
-            return false;
+        let Some(frame) = Frame::new(size, quality) else {
+            return Ok(None);
         };
-        self.picture.resize(length, 0);
-        let source = self.shared.view.source();
-        source.read(screen.generation, area, &mut self.picture)
+        let (source, generation) = (Arc::clone(self.shared.view.source()), screen.generation);
+        let mut picture = std::mem::take(&mut self.picture);
+        let read = move || {
+            picture.resize(frame.bytes(), 0);
+            let is_there = source.read(generation, area, &mut picture);
+            is_there.then_some(picture)
+        };
+        let Some(picture) = pool::run(area.pixels(), read).await? else {
+            self.shared.view.viewer.recheck_layout();
+            return Ok(None);
+        };
+        let picture = Arc::new(picture);
+        let encode = |band| {
+            let picture = Arc::clone(&picture);
+            pool::start(move || frame.encode(band, &picture))
+        };
+        let encoding: Vec<_> = (0..frame.bands()).map(encode).collect();
+        let mut bands = Vec::with_capacity(encoding.len());
+        for band in encoding {
+            bands.extend(band.done().await?);
+        }
+        // Nobody else looks at it any more.
+        self.picture = Arc::into_inner(picture).unwrap_or_default();
+        Ok(frame.join(&bands))
     }
 
     /// Whether what was read last, of this area, is like a photograph.
