@@ -12,6 +12,7 @@ import kills
 import memory
 import nets
 import randomness
+import vsock
 from clocks import keeps_time_over_pauses
 from console import Failed
 from desktop import Desktop
@@ -112,6 +113,8 @@ def other_devices(guest: Guest, _ryll: Path) -> None:
     randomness.hwrng_is_random(caraway)
     randomness.generation_reseeds(caraway)
     guest_agent.carries_out_commands(caraway)
+    vsock.carries_many_connections(caraway)
+    nets.talks_through_passt(caraway)
     memory.free_pages_are_reported(caraway)
     power_off(guest)
 
@@ -190,7 +193,7 @@ JOBS = {
         Boot(
             "vmlinux",
             "virtio",
-            config=nets.CONFIG | randomness.CONFIG | guest_agent.CONFIG | memory.CONFIG,
+            config=nets.CONFIG | randomness.CONFIG | guest_agent.CONFIG | memory.CONFIG | vsock.CONFIG,
             prepare=nets.PREPARE,
         ),
         other_devices,

@@ -1,18 +1,32 @@
-"""Networks: how fast a stock guest and its host talk, over a tap."""
+"""Networks: how fast a stock guest and its host talk, over a tap and through passt."""
 
 from console import Failed
 from monitors import CarawayGuest
 
 SECONDS = 5
-TAP_MAC = "52:54:00:0a:09:02"
+TAP_MAC, USER_MAC = "52:54:00:0a:09:02", "52:54:00:0a:00:02"
 TAP_HOST, TAP_GUEST = "10.9.0.1", "10.9.0.2"
+# The gateway of L1, which passt gives to the guest as its own; connections to it lead to L1's loopback.
+GATEWAY = "10.0.2.2"
+# One that leads to the guest.
+FORWARDED = 5300
 
-CONFIG = {"nets": [{"id": "lan", "tap": "tap0", "mac": TAP_MAC}]}
+CONFIG = {
+    "nets": [
+        {"id": "lan", "tap": "tap0", "mac": TAP_MAC},
+        {
+            "id": "user",
+            "mac": USER_MAC,
+            "user": {"host_access": True, "forwards": [{"host": f"127.0.0.1:{FORWARDED}", "guest": FORWARDED}]},
+        },
+    ]
+}
 PREPARE = f"""
 module tun
 ip tuntap add tap0 mode tap
 ip addr add {TAP_HOST}/24 dev tap0
 ip link set tap0 up
+ip route add default via {GATEWAY}
 """
 
 
@@ -21,6 +35,20 @@ def talks_through_a_tap(guest: CarawayGuest) -> None:
     guest.serial.run(f"ip addr add {TAP_GUEST}/24 dev {card} && ip link set {card} up")
     serve(guest, TAP_HOST)
     print(f"# iperf3 through a tap: {both_ways(guest, TAP_HOST)}", flush=True)
+
+
+def talks_through_passt(guest: CarawayGuest) -> None:
+    """With the address that passt offers by DHCP; and through a forward, from the host to the guest."""
+    wish = f"[Match]\\nMACAddress={USER_MAC}\\n[Network]\\nDHCP=ipv4\\n"
+    guest.serial.run(f"mkdir -p /run/systemd/network && printf '{wish}' >/run/systemd/network/user.network")
+    guest.serial.run("systemctl start systemd-networkd", 120)
+    card = name_of(guest, USER_MAC)
+    guest.serial.wait_for(f"ip -4 route show default dev {card} | grep -q {GATEWAY}", 120)
+    serve(guest, "127.0.0.1")
+    told = both_ways(guest, GATEWAY)
+    guest.serial.run(f"iperf3 --server --daemon --port {FORWARDED}")
+    forwarded = received(guest.host(f"iperf3 --client 127.0.0.1 --port {FORWARDED} --time {SECONDS} --format m"))
+    print(f"# iperf3 through passt: {told}, by a forward {forwarded:.0f} Mbit/s to the guest", flush=True)
 
 
 def name_of(guest: CarawayGuest, mac: str) -> str:
