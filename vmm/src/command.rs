@@ -16,12 +16,14 @@ use crate::access::{
     AddedTicket, NewTicket, Revocation, Revoked, SessionInfo, SessionList, Termination, TicketList,
 };
 use crate::balloon::BalloonStatus;
-use crate::config::Problem;
 use crate::config::disk::Disk;
+use crate::config::net::{Net, NetSpec};
 use crate::config::policy::OnResume;
 use crate::config::units::Size;
+use crate::config::{DiskSpec, Problem};
 use crate::console::Verdict;
-use crate::disk::{DiskInfo, DiskLimit, DiskList, DiskName, DiskResize};
+use crate::device::{DeviceInfo, DeviceName, Opened};
+use crate::disk::{DiskInfo, DiskLimit, DiskList, DiskResize};
 use crate::guest_agent::GuestAgent;
 use crate::nets::{LimitChange, LinkChange, NetInfo, NetList};
 
@@ -118,6 +120,23 @@ pub enum Command {
         /// Takes what the card is then; `not-found` without such a card.
         reply: Reply<NetInfo>,
     },
+    /// Put a network card into a slot; `wrong-state` without slots, `conflict` if all are taken,
+    /// `resource` if there is nothing to join it to.
+    AddNet {
+        /// As the config would have it.
+        net: Box<Net>,
+        /// Takes what it is, when it is in its slot; the guest's answer is an event.
+        reply: Reply<NetInfo>,
+    },
+    /// Ask the guest to let a network card go that is in a slot.
+    RemoveNet {
+        /// Which.
+        net: DeviceName,
+        /// Answered when the guest was asked; its answer is an event.
+        reply: Reply<()>,
+    },
+    /// What the host has for a network card was opened, or could not be.
+    NetOpened(Box<Opened<NetSpec, NetInfo>>),
     /// Hold a network card to other limits.
     NetLimit {
         /// Which.
@@ -150,10 +169,12 @@ pub enum Command {
         /// Takes what it is, when it is in its slot; the guest's answer is an event.
         reply: Reply<DiskInfo>,
     },
+    /// What the host has for a disk was opened, or could not be.
+    DiskOpened(Box<Opened<DiskSpec, DiskInfo>>),
     /// Ask the guest to let a disk go that is in a slot.
     RemoveDisk {
         /// Which.
-        disk: DiskName,
+        disk: DeviceName,
         /// Answered when the guest was asked; its answer is an event.
         reply: Reply<()>,
     },
@@ -225,17 +246,6 @@ pub struct VmInfo {
 pub struct Generation {
     /// The UUID that the guest has from now on.
     pub generation: String,
-}
-
-/// A PCI device of the machine.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct DeviceInfo {
-    /// Its id in the config.
-    pub id: String,
-    /// What it is: `qxl`, `virtio-blk`, `virtio-input`, …
-    pub kind: String,
-    /// Its PCI address, `00:05.0`.
-    pub address: String,
 }
 
 /// What the display and its server do.

@@ -30,14 +30,6 @@ pub struct DiskInfo {
     pub limits: DiskLimits,
 }
 
-/// Which disk.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct DiskName {
-    /// Its id.
-    pub id: String,
-}
-
 /// How large a disk is to be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 
 use crate::config::disk::{DiskErrorAction, DiskLimits};
 use crate::config::policy::OnResume;
+use crate::device::Asked;
 
 /// Records that are kept for those who come late or fall behind.
 pub const CAPACITY: usize = 1024;
@@ -156,6 +157,15 @@ pub enum Event {
     DeviceRefused {
         /// The device's id.
         id: String,
+    },
+    /// The guest has said nothing for ten seconds about a device that was added, or that it was asked to
+    /// let go; it may still do so.
+    #[serde(rename = "device.unanswered")]
+    DeviceUnanswered {
+        /// The device's id.
+        id: String,
+        /// What the guest was asked.
+        asked: Asked,
     },
     /// The guest let a device go, and nothing of it is left: its files are free.
     #[serde(rename = "device.removed")]

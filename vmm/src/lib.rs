@@ -13,6 +13,7 @@ pub mod command;
 pub mod config;
 pub mod console;
 pub mod control;
+pub mod device;
 pub mod disk;
 pub mod doctor;
 pub mod events;

@@ -109,11 +109,13 @@ impl Metrics {
         });
     }
 
-    /// Shows the numbers with this label and no other any more.
+    /// Shows the numbers whose first label is this one no more.
     pub fn forget(&self, label: (&str, &str)) {
         let gone = shown(&[label]);
+        let with_others = format!("{},", gone.trim_end_matches('}'));
         for family in self.families.lock().values_mut() {
-            family.series.remove(&gone);
+            let series = &mut family.series;
+            series.retain(|labels, _| *labels != gone && !labels.starts_with(&with_others));
         }
     }
 

@@ -8,7 +8,8 @@ use super::Api;
 use super::extract::Body;
 use crate::command::{ApiError, Command};
 use crate::config::disk::Disk;
-use crate::disk::{DiskInfo, DiskLimit, DiskList, DiskName, DiskResize};
+use crate::device::DeviceName;
+use crate::disk::{DiskInfo, DiskLimit, DiskList, DiskResize};
 
 /// All disks.
 #[utoipa::path(get, path = "/api/v1/disk.list", tag = "disk",
@@ -33,11 +34,11 @@ pub(super) async fn add(
 
 /// Asks the guest to let a disk go that was added while it ran. When it has, there is an event
 /// `device.removed`; asked again within five seconds, Linux keeps the disk.
-#[utoipa::path(put, path = "/api/v1/disk.remove", tag = "disk", request_body = DiskName,
+#[utoipa::path(put, path = "/api/v1/disk.remove", tag = "disk", request_body = DeviceName,
     responses((status = 204), (status = "default", body = ApiError)))]
 pub(super) async fn remove(
     State(api): State<Api>,
-    Body(disk): Body<DiskName>,
+    Body(disk): Body<DeviceName>,
 ) -> Result<StatusCode, ApiError> {
     let command = |reply| Command::RemoveDisk { disk, reply };
     api.control.call(command).await?;

@@ -37,7 +37,7 @@ pub const ROOT: &str = "/api/v1/";
 const BODY: usize = 64 << 10;
 
 /// Every verb with its method.
-pub const VERBS: [(&str, &str); 36] = [
+pub const VERBS: [(&str, &str); 38] = [
     ("GET", "vm.info"),
     ("PUT", "vm.pause"),
     ("PUT", "vm.resume"),
@@ -57,6 +57,8 @@ pub const VERBS: [(&str, &str); 36] = [
     ("PUT", "display.session.terminate"),
     ("PUT", "display.tls.reload"),
     ("GET", "net.info"),
+    ("PUT", "net.add"),
+    ("PUT", "net.remove"),
     ("PUT", "net.link"),
     ("PUT", "net.limit"),
     ("PUT", "input.keys"),
@@ -133,6 +135,8 @@ impl Api {
             .route(verb!("disk.resize"), put(disk::resize))
             .route(verb!("disk.limit"), put(disk::limit))
             .route(verb!("net.info"), get(nets::info))
+            .route(verb!("net.add"), put(nets::add))
+            .route(verb!("net.remove"), put(nets::remove))
             .route(verb!("net.link"), put(nets::link))
             .route(verb!("net.limit"), put(nets::limit))
             .route(verb!("input.keys"), put(input::keys))

@@ -39,6 +39,8 @@ use crate::events::Record;
         disk::resize,
         disk::limit,
         nets::info,
+        nets::add,
+        nets::remove,
         nets::link,
         nets::limit,
         input::keys,

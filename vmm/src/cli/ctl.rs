@@ -21,7 +21,8 @@ use crate::command::TextScreen;
 use crate::config::disk::DiskLimits;
 use crate::config::policy::OnResume;
 use crate::config::units::{Size, Span};
-use crate::disk::{DiskLimit, DiskName, DiskResize};
+use crate::device::DeviceName;
+use crate::disk::{DiskLimit, DiskResize};
 use crate::exit::{Exit, Failure};
 use crate::guest_agent::AgentCommand;
 
@@ -178,6 +179,20 @@ enum Verb {
     /// All network cards: address, link, limits, and what passed.
     #[command(name = "net.info")]
     Nets,
+    /// Add a network card, in a slot of `hotplug`.
+    #[command(name = "net.add")]
+    AddNet {
+        /// An entry of the config's `nets` as JSON, such as '{"tap": "tap1"}'; `-` reads it from
+        /// standard input.
+        #[arg(value_name = "JSON")]
+        net: String,
+    },
+    /// Ask the guest to let go of a network card that was added.
+    #[command(name = "net.remove")]
+    RemoveNet {
+        /// The card's id.
+        id: String,
+    },
     /// Put a network card's cable in, or pull it.
     #[command(name = "net.link")]
     NetLink(net::Link),
@@ -395,7 +410,7 @@ impl Verb {
                 show: Show::Json,
                 ..put("disk.add", Some(parse(&argument(disk)?)?))
             },
-            Self::RemoveDisk { id } => put("disk.remove", Some(json!(DiskName { id }))),
+            Self::RemoveDisk { id } => put("disk.remove", Some(json!(DeviceName { id }))),
             Self::ResizeDisk { id, size } => Request {
                 show: Show::Json,
                 ..put("disk.resize", Some(json!(DiskResize { id, size })))
@@ -419,6 +434,11 @@ impl Verb {
                 }
             }
             Self::Nets => get("net.info", Show::Json),
+            Self::AddNet { net } => Request {
+                show: Show::Json,
+                ..put("net.add", Some(parse(&argument(net)?)?))
+            },
+            Self::RemoveNet { id } => put("net.remove", Some(json!(DeviceName { id }))),
             Self::NetLink(link) => link.request(),
             Self::NetLimit(limits) => limits.request(),
             Self::Keys { keys, hold } => {

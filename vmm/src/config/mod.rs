@@ -6,7 +6,7 @@
 pub mod balloon;
 pub mod boot;
 mod check;
-pub(crate) use check::check_plugged;
+pub(crate) use check::Present;
 pub mod clock_base;
 pub mod disk;
 pub mod display;

@@ -109,6 +109,14 @@ pub struct Forward {
     pub guest: u16,
 }
 
+impl Forward {
+    /// What no other card can have.
+    #[must_use]
+    pub fn claim(&self) -> String {
+        format!("{} port {}", self.protocol, self.host)
+    }
+}
+
 /// What a port is one of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -281,6 +289,17 @@ pub enum NetTo {
     User(UserSpec),
     /// The socket of a `passt` that runs.
     Passt(PathBuf),
+}
+
+impl NetTo {
+    /// What no other card can have.
+    #[must_use]
+    pub fn claims(&self) -> Vec<String> {
+        match self {
+            Self::User(user) => user.forwards.iter().map(Forward::claim).collect(),
+            _ => vec![self.to_string()],
+        }
+    }
 }
 
 /// A network that needs no rights, checked.

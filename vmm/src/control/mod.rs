@@ -26,8 +26,8 @@ use uuid::Uuid;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use crate::command::{
-    ApiError, Command, ControlReceiver, ErrorCode, Generation, InputEvent, VmInfo, VmState,
-    control_channel,
+    ApiError, Command, ControlHandle, ControlReceiver, ErrorCode, Generation, InputEvent, VmInfo,
+    VmState, control_channel,
 };
 use crate::config::MachineSpec;
 use crate::config::policy::{OnPanic, OnReset, OnResume};
@@ -37,7 +37,7 @@ use crate::events::{Event, EventLog, Origin};
 use crate::exit::{Exit, Failure};
 use crate::footprint::{forget_touched_code, share_one_heap};
 use crate::machine::{
-    EventLoop, HostClockJumps, Machine, Notice, Notices, Offset, Signals, Surroundings,
+    EventLoop, HostClockJumps, Inherited, Machine, Notice, Notices, Offset, Signals, Surroundings,
 };
 use crate::metrics::Metrics;
 use crate::vcpu::Stop;
@@ -47,6 +47,7 @@ use certificate::Certificate;
 use disks::Disks;
 use display::Display;
 use ending::Artifacts;
+use hotplug::Coming;
 use net::Net;
 
 /// What the command line adds to the config.
@@ -85,6 +86,8 @@ pub fn run(spec: &MachineSpec, options: &RunOptions) -> Result<Exit, Failure> {
         Failure::of(Exit::Internal, &error).context("the control loop can't be set up")
     };
     share_one_heap();
+    // Before anything of our own is open.
+    let inherited = Arc::new(Inherited::now().map_err(host)?);
     let signals = Signals::take().map_err(host)?;
     let clock_jumps = HostClockJumps::new().map_err(host)?;
     let notices = Notices::new().map_err(host)?;
@@ -112,6 +115,7 @@ pub fn run(spec: &MachineSpec, options: &RunOptions) -> Result<Exit, Failure> {
         disk_failed: disks::reporter(&events, &notices),
         notices: Arc::clone(&notices),
         clock: RealClock::with_longer_pauses(options.longer_pauses.as_nanos() as Nanos),
+        inherited,
     };
     let (machine, machine_sources) = Machine::build(spec, surroundings)?;
     sources.extend(machine_sources);
@@ -140,11 +144,15 @@ pub fn run(spec: &MachineSpec, options: &RunOptions) -> Result<Exit, Failure> {
     let disks = Disks::new(spec, &machine, &events, &metrics);
     let mut control = Control {
         spec,
+        devices,
         machine,
         disks,
+        coming: Vec::new(),
         display,
         server,
+        commands: handle,
         events: Arc::clone(&events),
+        metrics,
         state: VmState::Paused,
         started: Instant::now(),
     };
@@ -172,7 +180,6 @@ pub fn run(spec: &MachineSpec, options: &RunOptions) -> Result<Exit, Failure> {
         .display
         .write_pictures(options.screenshot_on_exit.as_deref(), &artifacts);
     drop(net);
-    drop(devices);
     drop(control);
     artifacts.report(exit)?;
     pictures?;
@@ -182,11 +189,16 @@ pub fn run(spec: &MachineSpec, options: &RunOptions) -> Result<Exit, Failure> {
 /// The control loop's state.
 struct Control<'a> {
     spec: &'a MachineSpec,
+    // Ends before the machine that it serves.
+    devices: EventLoop,
     machine: Machine,
     disks: Disks,
+    coming: Vec<Coming>,
     display: Display,
     server: Option<Arc<caraway_spice::Server>>,
+    commands: ControlHandle,
     events: Arc<EventLog>,
+    metrics: Arc<Metrics>,
     state: VmState,
     started: Instant,
 }
@@ -233,9 +245,12 @@ impl Control<'_> {
             if settled.take_if(|at| *at <= now).is_some() {
                 forget_touched_code();
             }
+            self.tell_unanswered();
             // Rounded up, so as not to spin through the last millisecond.
-            let patience = deadline.into_iter().chain(settled).min().map_or(-1, |at| {
-                i32::try_from((at - now).as_millis() + 1).unwrap_or(i32::MAX)
+            let ends = [deadline, settled, self.patience_ends()];
+            let patience = ends.into_iter().flatten().min().map_or(-1, |at| {
+                let left = at.saturating_duration_since(now);
+                i32::try_from(left.as_millis() + 1).unwrap_or(i32::MAX)
             });
             match epoll.wait(patience, &mut ready) {
                 Ok(_) => {}
@@ -392,6 +407,9 @@ impl Control<'_> {
             }
             Command::Nets(reply) => drop(reply.send(Ok(self.nets()))),
             Command::NetLink { change, reply } => drop(reply.send(self.set_link(change))),
+            Command::AddNet { net, reply } => self.add_net(&net, reply),
+            Command::NetOpened(opened) => self.net_opened(*opened),
+            Command::RemoveNet { net, reply } => drop(reply.send(self.remove_net(&net))),
             Command::NetLimit { change, reply } => drop(reply.send(self.set_limits(&change))),
             Command::Input { events, reply } => {
                 self.input(&events);
@@ -399,7 +417,8 @@ impl Control<'_> {
             }
             Command::Disks(reply) => drop(reply.send(Ok(self.disks.list()))),
             Command::ResizeDisk { resize, reply } => self.disks.resize(resize, reply),
-            Command::AddDisk { disk, reply } => drop(reply.send(self.add_disk(&disk))),
+            Command::AddDisk { disk, reply } => self.add_disk(&disk, reply),
+            Command::DiskOpened(opened) => self.disk_opened(*opened),
             Command::RemoveDisk { disk, reply } => drop(reply.send(self.remove_disk(&disk))),
             Command::LimitDisk { limit, reply } => drop(reply.send(self.disks.limit(&limit))),
             Command::Serial(verdict) => return Some(verdict.into()),
@@ -498,12 +517,12 @@ impl Control<'_> {
                 None
             }
             Notice::NoViewers => self.no_viewers(),
-            Notice::NetLost { index, reason } => {
-                self.net_lost(index, reason);
+            Notice::NetLost { number, reason } => {
+                self.net_lost(number, reason);
                 None
             }
-            Notice::NetJoined { index } => {
-                self.net_joined(index);
+            Notice::NetJoined { number } => {
+                self.net_joined(number);
                 None
             }
             Notice::ClockSet => {

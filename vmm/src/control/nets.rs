@@ -13,25 +13,27 @@ use crate::nets::{LimitChange, LinkChange, NetInfo, NetList};
 
 impl Control<'_> {
     pub(super) fn nets(&self) -> NetList {
-        let nets = self.machine.nets().iter().map(NetInfo::from);
+        let nets = self.machine.nets().map(NetInfo::from);
         NetList {
             nets: nets.collect(),
         }
     }
 
-    fn net(&self, id: &str) -> Result<&NetCard, ApiError> {
-        let cards = self.machine.nets();
-        cards.iter().find(|card| card.id() == id).ok_or_else(|| {
-            let ids: Vec<&str> = cards.iter().map(NetCard::id).collect();
-            let hint = match ids.as_slice() {
-                [] => "the machine has no network card".to_owned(),
-                ids => format!("there are: {}", ids.join(", ")),
-            };
-            let message = format!("there is no network card {id:?}");
-            ApiError::new(ErrorCode::NotFound, message)
-                .path("id")
-                .hint(hint)
-        })
+    pub(super) fn net(&self, id: &str) -> Result<&NetCard, ApiError> {
+        self.machine
+            .nets()
+            .find(|card| card.id() == id)
+            .ok_or_else(|| {
+                let ids: Vec<&str> = self.machine.nets().map(NetCard::id).collect();
+                let hint = match ids.as_slice() {
+                    [] => "the machine has no network card".to_owned(),
+                    ids => format!("there are: {}", ids.join(", ")),
+                };
+                let message = format!("there is no network card {id:?}");
+                ApiError::new(ErrorCode::NotFound, message)
+                    .path("id")
+                    .hint(hint)
+            })
     }
 
     pub(super) fn set_link(&self, change: LinkChange) -> Result<NetInfo, ApiError> {
@@ -58,18 +60,22 @@ impl Control<'_> {
         Ok(card.into())
     }
 
-    /// The host's end of card `index` is gone.
-    pub(super) fn net_lost(&self, index: usize, reason: String) {
-        if let Some(card) = self.machine.nets().get(index) {
+    fn numbered(&self, number: usize) -> Option<&NetCard> {
+        self.machine.nets().find(|card| card.number() == number)
+    }
+
+    /// The host's end of the card `number` is gone.
+    pub(super) fn net_lost(&self, number: usize, reason: String) {
+        if let Some(card) = self.numbered(number) {
             tracing::warn!(net = card.id(), reason, "a network card lost its other end");
             self.link_changed(card, reason);
             card.rejoin();
         }
     }
 
-    /// The card `index` has a host's end again.
-    pub(super) fn net_joined(&self, index: usize) {
-        if let Some(card) = self.machine.nets().get(index) {
+    /// The card `number` has a host's end again.
+    pub(super) fn net_joined(&self, number: usize) {
+        if let Some(card) = self.numbered(number) {
             tracing::info!(net = card.id(), "a network card has another end again");
             self.link_changed(card, "the other end is there again".to_owned());
         }

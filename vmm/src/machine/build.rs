@@ -28,7 +28,7 @@ use super::firmware::Tables;
 use super::generation::Generation;
 use super::hotplug::HotplugSlots;
 use super::input::Input;
-use super::nets::{NetCard, NetEnds};
+use super::nets::{Inherited, NetCard, NetEnds};
 use super::notices::{Notice, Notices};
 use super::port_ends::PortEnds;
 use super::tickers::{PitParts, TickerParts};
@@ -65,6 +65,8 @@ pub struct Surroundings {
     pub notices: Arc<Notices>,
     /// The machine's clock.
     pub clock: Arc<RealClock>,
+    /// Descriptors that whoever started the machine left open for it.
+    pub inherited: Arc<Inherited>,
 }
 
 impl Machine {
@@ -79,7 +81,7 @@ impl Machine {
     ) -> Result<(Self, Vec<Source>), Failure> {
         let mut boot = Boot::open(&spec.boot)?;
         let disks = disks::open(&spec.disks, &surroundings.clock)?;
-        let net_ends = NetEnds::open(&spec.nets)?;
+        let net_ends = NetEnds::open(&spec.nets, &surroundings.inherited)?;
         let ports = spec
             .console
             .as_ref()
@@ -115,6 +117,7 @@ impl Machine {
             disk_failed,
             notices,
             clock,
+            inherited,
         } = surroundings;
         let timers = Timers::new(clock.clone());
         let tickers = tickers(spec, &vm).map_err(|error| unsupported(&error))?;
@@ -166,7 +169,11 @@ impl Machine {
             .map_err(|error| Failure::of(Exit::Resource, &error))?;
         let nets = net_ends.into_iter().zip(&spec.nets).enumerate();
         let nets = nets
-            .map(|(index, (ends, spec))| NetCard::attach(index, spec, ends, &mut slots, &notices))
+            .map(|(index, (ends, spec))| {
+                NetCard::attach(index, spec, ends, &mut slots, &notices).map_err(|error| {
+                    Failure::of(Exit::Resource, &error).context(format!("nets[{index}]"))
+                })
+            })
             .collect::<Result<Vec<_>, _>>()?;
         let agent = ends.agent().cloned();
         let guest_agent = ends.guest_agent().cloned();
@@ -249,8 +256,11 @@ impl Machine {
             time: Time::new(clock, timers),
             _display_threads: threads,
             disks,
+            numbers: spec.disks.len() + spec.nets.len(),
             slots: hotplug,
             disk_failed,
+            notices,
+            inherited,
             interrupts,
             nets,
             _space: space,

@@ -40,9 +40,9 @@ pub use build::Surroundings;
 pub use disks::{DiskFailed, DiskHandle};
 pub use event_loop::{EventLoop, Keep, Source};
 pub use host_clock::HostClockJumps;
-pub use hotplug::{HotplugSlots, PlugError, Unplugged};
+pub use hotplug::{Device, HostParts, HotplugSlots, Plug, PlugError, Question, Unplugged};
 pub use input::Input;
-pub use nets::{NetCard, PASST};
+pub use nets::{Inherited, NetCard, PASST};
 pub use notices::{Notice, Notices};
 pub use signals::Signals;
 pub use tickers::Offset;
@@ -61,6 +61,10 @@ pub struct Machine {
     disks: Vec<disks::RunningDisk>,
     slots: hotplug::HotplugSlots,
     disk_failed: DiskFailed,
+    notices: Arc<Notices>,
+    inherited: Arc<Inherited>,
+    /// Of disks and network cards so far, those that have gone included.
+    numbers: usize,
     nets: Vec<NetCard>,
     _display_threads: Vec<display_thread::DisplayThread>,
     board: board::Board,
@@ -97,7 +101,8 @@ impl Machine {
     pub fn resume(&mut self, after: AfterPause) -> Option<Pause> {
         let pause = self.time.start(&self.vm, &self.vcpus, after);
         self.all_disks().for_each(disks::RunningDisk::resume);
-        self.nets.iter().for_each(|net| net.device().resume());
+        self.nets().for_each(|net| net.device().resume());
+        self.slots.wait_anew();
         self.vcpus.run();
         pause
     }
@@ -106,7 +111,7 @@ impl Machine {
     pub fn pause(&mut self) {
         self.vcpus.park();
         self.all_disks().for_each(disks::RunningDisk::pause);
-        self.nets.iter().for_each(|net| net.device().pause());
+        self.nets().for_each(|net| net.device().pause());
         self.time.stop(&self.vm, &self.vcpus);
     }
 
@@ -192,7 +197,7 @@ impl Machine {
     /// Shows what became of the ticks of its timers, and what its devices did.
     pub fn export(&self, metrics: &Metrics) {
         self.board.tickers.export(metrics);
-        self.nets.iter().for_each(|net| net.export(metrics));
+        self.nets().for_each(|net| net.export(metrics));
         if let Some(vsock) = &self.vsock {
             vsock::export(vsock, metrics);
         }
@@ -246,10 +251,9 @@ impl Machine {
         }
     }
 
-    /// The network cards, in config order.
-    #[must_use]
-    pub fn nets(&self) -> &[NetCard] {
-        &self.nets
+    /// The network cards: those of the config in its order, then those in slots.
+    pub fn nets(&self) -> impl Iterator<Item = &NetCard> {
+        self.nets.iter().chain(self.slots.nets())
     }
 
     /// The console of the channels, if there are any.

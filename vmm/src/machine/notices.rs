@@ -35,15 +35,15 @@ pub enum Notice {
     },
     /// The host's end of a network card is gone.
     NetLost {
-        /// Which card, in config order.
-        index: usize,
+        /// Which card, see [`NetCard::number`](super::NetCard::number).
+        number: usize,
         /// Why.
         reason: String,
     },
     /// A network card has a host's end again.
     NetJoined {
-        /// Which card, in config order.
-        index: usize,
+        /// Which card, see [`NetCard::number`](super::NetCard::number).
+        number: usize,
     },
     /// A vCPU can't go on.
     Stopped {

@@ -1,7 +1,7 @@
 //! Timers of devices: timerfds that follow the machine's clock and rest while it is stopped.
 
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use caraway_devices::{Clock, Nanos, RealClock, Timer};
 use parking_lot::Mutex;
@@ -11,7 +11,8 @@ use super::timer_fd::{HostClock, TimerFd};
 /// All timers of the machine.
 pub struct Timers {
     clock: Arc<RealClock>,
-    all: Mutex<Vec<Arc<DeviceTimer>>>,
+    /// Those of devices that have gone are let go.
+    all: Mutex<Vec<Weak<DeviceTimer>>>,
 }
 
 impl Timers {
@@ -42,34 +43,35 @@ impl Timers {
             descriptor,
             state: Mutex::new(state),
         });
-        self.all.lock().push(Arc::clone(&timer));
+        let mut all = self.all.lock();
+        all.retain(|timer| timer.strong_count() > 0);
+        all.push(Arc::downgrade(&timer));
+        drop(all);
         Ok(timer)
     }
 
     /// No timer rings until [`resume`](Self::resume).
     pub fn suspend(&self) {
-        self.all
-            .lock()
-            .iter()
-            .for_each(|timer| timer.set_suspended(true));
+        self.each(|timer| timer.set_suspended(true));
     }
 
     /// Every timer rings at once, and then as much later as the clock stood still.
     pub fn resume(&self) {
-        self.all
-            .lock()
-            .iter()
-            .for_each(|timer| timer.set_suspended(false));
+        self.each(|timer| timer.set_suspended(false));
         self.ring_all();
     }
 
     /// Every timer rings at once, so that its device sees what the wall clock shows now.
     pub fn ring_all(&self) {
         let now = self.clock.now();
-        self.all
-            .lock()
-            .iter()
-            .for_each(|timer| timer.arm(Some(now)));
+        self.each(|timer| timer.arm(Some(now)));
+    }
+
+    fn each(&self, act: impl Fn(&DeviceTimer)) {
+        let all = self.all.lock();
+        all.iter()
+            .filter_map(Weak::upgrade)
+            .for_each(|timer| act(&timer));
     }
 }
 

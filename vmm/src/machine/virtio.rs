@@ -29,10 +29,13 @@ pub enum AttachError {
     /// Its place is taken.
     #[error("the device can't be placed")]
     Place(#[from] RootError),
+    /// The host has no descriptor for it.
+    #[error("the host has no descriptor for the device")]
+    Descriptor(#[source] std::io::Error),
     /// The host has no thread or descriptor for it.
     #[error("the thread of disk {index} can't be started")]
     Thread {
-        /// Which disk, in config order.
+        /// Which disk, counted from the start of the machine.
         index: usize,
         /// The system's reason.
         #[source]

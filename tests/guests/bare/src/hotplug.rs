@@ -1,4 +1,4 @@
-//! A PCI Express slot: a disk comes while the guest runs, is used, and goes again.
+//! A PCI Express slot: a device comes while the guest runs, is used, and goes again.
 
 use crate::cpu::wait_until;
 use crate::ensure;
@@ -6,7 +6,7 @@ use crate::failure::{Outcome, why};
 use crate::pci::{BEHIND, BUS_NUMBERS, Function};
 use crate::say;
 use crate::start_info::StartInfo;
-use crate::virtio::blk;
+use crate::virtio::{blk, net};
 
 const VENDOR: u16 = 0x1b36;
 const ROOT_PORT: u16 = 0x000c;
@@ -31,8 +31,19 @@ const LISTEN: u32 = 0x1029;
 const POWERED: u32 = LISTEN | 3 << 6 | 1 << 8;
 const DARK: u32 = LISTEN | 3 << 6 | 3 << 8 | 1 << 10;
 
-/// What a guest does about a slot, as the PCI Express specification has it (6.7).
-pub fn test(info: &StartInfo) -> Outcome {
+/// Uses a disk.
+pub fn test_disk(info: &StartInfo) -> Outcome {
+    serve(info, blk::test)
+}
+
+/// Uses a network card until a datagram says that it is enough.
+pub fn test_net(info: &StartInfo) -> Outcome {
+    serve(info, net::test)
+}
+
+/// What a guest does about a slot, as the PCI Express specification has it (6.7); it uses the device by
+/// `test`.
+fn serve(info: &StartInfo, test: fn(&StartInfo) -> Outcome) -> Outcome {
     let Some(port) = Function::find(VENDOR, ROOT_PORT) else {
         return Err(why(format_args!("no root port")));
     };
@@ -70,7 +81,7 @@ pub fn test(info: &StartInfo) -> Outcome {
 
     port.set_config(slot, POWERED);
     ensure!(is_there(port), "the device is not there");
-    blk::test(info)?;
+    test(info)?;
 
     say!("slot runs");
     ensure!(

@@ -12,6 +12,7 @@ mod hotplug;
 mod names;
 mod nets;
 mod pipes;
+mod plugged;
 mod rng;
 mod spice;
 mod tls;
@@ -19,16 +20,15 @@ mod vsock;
 
 use std::collections::BTreeMap;
 
-use caraway_devices::pci::PciAddress;
-
-use super::disk::Disk;
-use super::path::{JsonPath, at};
+use super::path::JsonPath;
 use super::policy::{LostTicks, PitModel};
 use super::problem::{Kind, Problem};
 use super::slots::Slots;
-use super::spec::{DiskSpec, MachineSpec};
+use super::spec::MachineSpec;
 use super::units::{MIB, Size};
 use super::{Config, Document, Host};
+
+pub(crate) use plugged::Present;
 
 const DEFAULT_MEMORY: u64 = 512 * MIB;
 
@@ -48,49 +48,6 @@ pub(crate) fn check(
     match spec {
         Some(spec) if checker.problems.is_empty() => Ok(spec),
         _ => Err(checker.problems),
-    }
-}
-
-/// Checks a disk for the slot whose root port is at `port`, in a machine whose devices have `ids`.
-///
-/// # Errors
-/// What is wrong with it first, at a path within the disk.
-pub(crate) fn check_plugged(
-    document: &Document,
-    ids: impl IntoIterator<Item = String>,
-    disk: &Disk,
-    port: PciAddress,
-) -> Result<DiskSpec, Box<Problem>> {
-    let host = Host::probe();
-    let mut checker = Checker {
-        document,
-        host: &host,
-        problems: Vec::new(),
-        ids: ids.into_iter().map(|id| (id, at!("id"))).collect(),
-        slots: Slots::new(),
-    };
-    if let Some(address) = disk.address {
-        let message = format!("\"{address}\" is not where a disk can be added");
-        let hint = "leave it out: the disk gets the first free slot";
-        checker.bad(at!("address"), message, hint);
-    }
-    if let Some(id) = &disk.id {
-        checker.claim_id(id, at!("id"));
-    }
-    let spec = checker.disk(disk, 0, JsonPath::default());
-    let nowhere = || {
-        Problem::new(
-            Kind::BadValue,
-            JsonPath::default(),
-            "there is no room for it",
-        )
-    };
-    match (checker.problems.into_iter().next(), spec) {
-        (None, Some(spec)) => Ok(DiskSpec {
-            address: port,
-            ..spec
-        }),
-        (problem, _) => Err(Box::new(problem.unwrap_or_else(nowhere))),
     }
 }
 

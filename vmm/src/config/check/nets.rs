@@ -20,32 +20,46 @@ const FIRST_DESCRIPTOR: i32 = 3;
 /// Each is two arguments of a program.
 const FORWARDS: usize = 256;
 
+/// What only one card can have, and where in the config it is.
+pub(super) type Taken = BTreeMap<String, JsonPath>;
+
 impl Checker<'_> {
     pub(super) fn nets(&mut self, nets: &[Net], machine: Uuid) -> Vec<NetSpec> {
-        let mut taken = BTreeMap::new();
+        let mut taken = Taken::new();
         let specs = nets.iter().enumerate().filter_map(|(index, net)| {
-            let path = at!("nets", index);
-            let id = self.id(&net.id, &format!("net{index}"), "net", &path);
-            let address = self.address(net.address, None, &path);
-            let queues = self.number(net.queues.unwrap_or(1), QUEUES, path.then("queues"));
-            let mtu = net.mtu.map(|mtu| self.number(mtu, MTU, path.then("mtu")));
-            let limits = net.limits.unwrap_or_default();
-            let flow = path.then("limits");
-            let receive = self.flow(limits.receive, &flow.then("receive"));
-            let transmit = self.flow(limits.transmit, &flow.then("transmit"));
-            let to = self.end_of_net(net, queues, &path, &mut taken);
-            Some(NetSpec {
-                mac: net.mac.unwrap_or_else(|| MacAddress::of(machine, &id)),
-                id,
-                address: address?,
-                mtu,
-                queues,
-                receive,
-                transmit,
-                to: to?,
-            })
+            self.net(net, index, at!("nets", index), machine, &mut taken)
         });
         specs.collect()
+    }
+
+    /// The card at `path`, which is number `index` of a machine of this identity.
+    pub(super) fn net(
+        &mut self,
+        net: &Net,
+        index: usize,
+        path: JsonPath,
+        machine: Uuid,
+        taken: &mut Taken,
+    ) -> Option<NetSpec> {
+        let id = self.id(&net.id, &format!("net{index}"), "net", &path);
+        let address = self.address(net.address, None, &path);
+        let queues = self.number(net.queues.unwrap_or(1), QUEUES, path.then("queues"));
+        let mtu = net.mtu.map(|mtu| self.number(mtu, MTU, path.then("mtu")));
+        let limits = net.limits.unwrap_or_default();
+        let flow = path.then("limits");
+        let receive = self.flow(limits.receive, &flow.then("receive"));
+        let transmit = self.flow(limits.transmit, &flow.then("transmit"));
+        let to = self.end_of_net(net, queues, &path, taken);
+        Some(NetSpec {
+            mac: net.mac.unwrap_or_else(|| MacAddress::of(machine, &id)),
+            id,
+            address: address?,
+            mtu,
+            queues,
+            receive,
+            transmit,
+            to: to?,
+        })
     }
 
     fn number(&mut self, value: u32, range: std::ops::RangeInclusive<u32>, place: JsonPath) -> u16 {
@@ -69,7 +83,7 @@ impl Checker<'_> {
         net: &Net,
         queues: u16,
         path: &JsonPath,
-        taken: &mut BTreeMap<String, JsonPath>,
+        taken: &mut Taken,
     ) -> Option<NetTo> {
         let (key, to) = match (&net.tap, &net.user, &net.passt) {
             (Some(TapRef::Name(name)), None, None) => ("tap", self.tap(name, path.then("tap"))),
@@ -104,13 +118,15 @@ impl Checker<'_> {
             self.bad(path.then("queues"), message, hint);
         }
         if !matches!(to, NetTo::User(_)) {
-            self.alone(to.to_string(), path.then(key), taken);
+            for what in to.claims() {
+                self.alone(what, path.then(key), taken);
+            }
         }
         Some(to)
     }
 
     /// Notes that `what` is that of `place`, if it is nobody's yet.
-    fn alone(&mut self, what: String, place: JsonPath, taken: &mut BTreeMap<String, JsonPath>) {
+    fn alone(&mut self, what: String, place: JsonPath, taken: &mut Taken) {
         if let Some(other) = taken.get(&what) {
             let message = format!("the {what} is already that of {other}");
             self.bad(place, message, "use another one, or none");
@@ -129,12 +145,7 @@ impl Checker<'_> {
         NetTo::Tap(name.to_owned())
     }
 
-    fn user(
-        &mut self,
-        user: &User,
-        place: JsonPath,
-        taken: &mut BTreeMap<String, JsonPath>,
-    ) -> NetTo {
+    fn user(&mut self, user: &User, place: JsonPath, taken: &mut Taken) -> NetTo {
         if user.forwards.len() > FORWARDS {
             let message = format!("{} forwards are too many", user.forwards.len());
             let hint = format!("keep {FORWARDS} at most");
@@ -154,9 +165,8 @@ impl Checker<'_> {
             let (protocol, port) = (forward.protocol, forward.host.port());
             let host = place.then("host");
             self.alone(format!("{protocol} port {port}"), host.clone(), &mut own);
-            let address = format!("{protocol} port {}", forward.host);
             if own.values().any(|place| *place == host) {
-                self.alone(address, host, taken);
+                self.alone(forward.claim(), host, taken);
             }
         }
         NetTo::User(UserSpec {

@@ -1,5 +1,6 @@
 //! Network cards and what they are joined to.
 
+mod inherited;
 mod passt;
 mod rejoin;
 mod stream;
@@ -14,14 +15,15 @@ use vm_memory::VolatileSlice;
 
 use super::event_loop::Source;
 use super::notices::{Notice, Notices};
-use super::virtio::Slots;
+use super::virtio::{AttachError, Slots};
 use crate::config::net::{NetSpec, NetTo};
 use crate::exit::{Exit, Failure};
 use crate::metrics::Metrics;
 
+pub use inherited::Inherited;
 pub use passt::PASST;
 
-use passt::Passt;
+use passt::{Passt, PasstError};
 use rejoin::{Rejoin, Watch};
 use tap::{Tap, TapError};
 
@@ -42,38 +44,71 @@ impl End {
     }
 }
 
+/// Why a card is joined to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum NetEndError {
+    /// Its tap can't be used.
+    #[error(transparent)]
+    Tap(#[from] TapError),
+    /// There is no user-mode network.
+    #[error(transparent)]
+    Passt(#[from] PasstError),
+}
+
+impl NetEndError {
+    /// The key of the card's config that is to blame.
+    #[must_use]
+    pub fn key(&self) -> &'static str {
+        match self {
+            Self::Tap(_) => "tap",
+            Self::Passt(error) => error.key(),
+        }
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Tap(error) => error.hint(),
+            Self::Passt(error) => error.hint(),
+        }
+    }
+}
+
 impl NetEnds {
     /// Opens what each of `specs` names.
     ///
     /// # Errors
     /// Something is not there, or not ours to use.
-    pub fn open(specs: &[NetSpec]) -> Result<Vec<Self>, Failure> {
+    pub fn open(specs: &[NetSpec], inherited: &Inherited) -> Result<Vec<Self>, Failure> {
         let open = |(index, spec): (usize, &NetSpec)| {
-            let failed = |key: &str, error: &dyn std::error::Error, hint: String| {
-                Failure::of(Exit::Resource, error)
-                    .context(format!("nets[{index}].{key}"))
-                    .hint(hint)
-            };
-            let tap = |error: TapError| failed("tap", &error, error.hint());
-            let passt = match &spec.to {
-                NetTo::Tap(name) => {
-                    return Ok(Self::taps(Tap::open(name, spec.queues).map_err(tap)?));
-                }
-                NetTo::TapFd(fd) => return Ok(Self::taps(vec![Tap::adopt(*fd).map_err(tap)?])),
-                NetTo::User(user) => Passt::Own {
-                    spec: user.clone(),
-                    mtu: spec.mtu,
-                },
-                NetTo::Passt(path) => Passt::Running(path.clone()),
-            };
-            let stream = passt.join();
-            let stream = stream.map_err(|error| failed(passt.key(), &error, error.hint()))?;
-            Ok(Self {
-                ends: vec![End::new(stream)],
-                passt: Some(passt),
+            Self::open_one(spec, inherited).map_err(|error| {
+                Failure::of(Exit::Resource, &error)
+                    .context(format!("nets[{index}].{}", error.key()))
+                    .hint(error.hint())
             })
         };
         specs.iter().enumerate().map(open).collect()
+    }
+
+    /// Opens what `spec` names; starting `passt` takes a while.
+    ///
+    /// # Errors
+    /// It is not there, or not ours to use.
+    pub fn open_one(spec: &NetSpec, inherited: &Inherited) -> Result<Self, NetEndError> {
+        let passt = match &spec.to {
+            NetTo::Tap(name) => return Ok(Self::taps(Tap::open(name, spec.queues)?)),
+            NetTo::TapFd(fd) => return Ok(Self::taps(vec![Tap::adopt(*fd, inherited)?])),
+            NetTo::User(user) => Passt::Own {
+                spec: user.clone(),
+                mtu: spec.mtu,
+            },
+            NetTo::Passt(path) => Passt::Running(path.clone()),
+        };
+        Ok(Self {
+            ends: vec![End::new(passt.join()?)],
+            passt: Some(passt),
+        })
     }
 
     fn taps(taps: Vec<Tap>) -> Self {
@@ -86,31 +121,30 @@ impl NetEnds {
 
 /// A network card of the machine.
 pub struct NetCard {
-    id: String,
+    spec: NetSpec,
+    number: usize,
     device: Arc<Net>,
     pci: Arc<VirtioPci<Net>>,
     rejoin: Option<Arc<Rejoin>>,
 }
 
 impl NetCard {
-    /// Puts the card number `index`, as `spec` describes it, on the bus.
+    /// Puts the card, as `spec` describes it, on the bus. Notices name it by `number`, which no other
+    /// card ever has.
     ///
     /// # Errors
     /// The host or the machine lacks something for it.
     pub fn attach(
-        index: usize,
+        number: usize,
         spec: &NetSpec,
         ends: NetEnds,
         slots: &mut Slots<'_>,
         notices: &Arc<Notices>,
-    ) -> Result<Self, Failure> {
-        let failed = |error: &dyn std::error::Error| {
-            Failure::of(Exit::Resource, error).context(format!("nets[{index}] can't be made"))
-        };
+    ) -> Result<Self, AttachError> {
         let NetEnds { ends, passt } = ends;
-        let rejoin = passt.map(|passt| Rejoin::new(passt, index, Arc::clone(notices)));
-        let rejoin = rejoin.transpose().map_err(|error| failed(&error))?;
-        let timer = slots.timers.timer().map_err(|error| failed(&error))?;
+        let rejoin = passt.map(|passt| Rejoin::new(passt, number, Arc::clone(notices)));
+        let rejoin = rejoin.transpose().map_err(AttachError::Descriptor)?;
+        let timer = slots.timers.timer().map_err(AttachError::Descriptor)?;
         let heard = Arc::clone(notices);
         let (backends, descriptors): (_, Vec<_>) =
             ends.into_iter().map(|End(b, fd)| (b, fd)).unzip();
@@ -124,12 +158,10 @@ impl NetCard {
             timer: timer.clone(),
             lost: Box::new(move |error| {
                 let reason = error.to_string();
-                heard.post(Notice::NetLost { index, reason });
+                heard.post(Notice::NetLost { number, reason });
             }),
         }));
-        let pci = slots
-            .attach_to_loop(spec.address, Arc::clone(&device))
-            .map_err(|error| failed(&error))?;
+        let pci = slots.attach_to_loop(spec.address, Arc::clone(&device))?;
         let expired = Arc::clone(&device);
         slots.serve_timer(timer, move || expired.expired());
         for (pair, fd) in descriptors.into_iter().enumerate() {
@@ -138,7 +170,8 @@ impl NetCard {
             slots.board.sources.push(Source::own(watch));
         }
         Ok(Self {
-            id: spec.id.clone(),
+            spec: spec.clone(),
+            number,
             device,
             pci,
             rejoin,
@@ -148,7 +181,19 @@ impl NetCard {
     /// Its id.
     #[must_use]
     pub fn id(&self) -> &str {
-        &self.id
+        &self.spec.id
+    }
+
+    /// What notices call it by.
+    #[must_use]
+    pub fn number(&self) -> usize {
+        self.number
+    }
+
+    /// What it is joined to.
+    #[must_use]
+    pub fn to(&self) -> &NetTo {
+        &self.spec.to
     }
 
     /// The card itself.
@@ -192,7 +237,7 @@ impl NetCard {
     pub fn export(&self, metrics: &Metrics) {
         let (received, transmitted) = self.device.counters();
         for (direction, counters) in [("receive", received), ("transmit", transmitted)] {
-            let labels = [("net", self.id.as_str()), ("direction", direction)];
+            let labels = [("net", self.id()), ("direction", direction)];
             let count = |name, help, of: fn(Traffic) -> u64| {
                 let counters = Arc::clone(counters);
                 metrics.counter_of(name, help, &labels, move || of(counters.read()));

@@ -51,6 +51,15 @@ pub enum PasstError {
 }
 
 impl PasstError {
+    /// The key of the config that named it.
+    #[must_use]
+    pub fn key(&self) -> &'static str {
+        match self {
+            Self::Connect { .. } => "passt",
+            Self::NotInstalled | Self::Start(_) | Self::Refused(_) | Self::Late => "user",
+        }
+    }
+
     /// What to do about it.
     #[must_use]
     pub fn hint(&self) -> String {
@@ -99,15 +108,6 @@ impl Passt {
                 path: path.clone(),
                 source,
             }),
-        }
-    }
-
-    /// The key of the config that names it.
-    #[must_use]
-    pub fn key(&self) -> &'static str {
-        match self {
-            Self::Own { .. } => "user",
-            Self::Running(_) => "passt",
         }
     }
 }

@@ -25,7 +25,7 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// to the event loop.
 pub struct Rejoin {
     passt: Passt,
-    index: usize,
+    number: usize,
     notices: Arc<Notices>,
     bell: EventFd,
     found: Mutex<Option<Stream>>,
@@ -33,14 +33,14 @@ pub struct Rejoin {
 }
 
 impl Rejoin {
-    /// For the card number `index`, which is joined to `passt` already.
+    /// For the card of this `number`, which is joined to `passt` already.
     ///
     /// # Errors
     /// The system's, if it has no eventfd to give.
-    pub fn new(passt: Passt, index: usize, notices: Arc<Notices>) -> io::Result<Arc<Self>> {
+    pub fn new(passt: Passt, number: usize, notices: Arc<Notices>) -> io::Result<Arc<Self>> {
         Ok(Arc::new(Self {
             passt,
-            index,
+            number,
             notices,
             bell: EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?,
             found: Mutex::default(),
@@ -77,7 +77,7 @@ impl Rejoin {
                 true
             }
             Err(error) => {
-                tracing::debug!(net = self.index, %error, "no other end yet");
+                tracing::debug!(net = self.number, %error, "no other end yet");
                 false
             }
         }
@@ -153,8 +153,8 @@ impl Watch {
         self.fd = stream.as_raw_fd();
         self.net.rejoin(self.pair, Box::new(stream));
         told(ops.add(self.events()));
-        let index = rejoin.index;
-        rejoin.notices.post(Notice::NetJoined { index });
+        let number = rejoin.number;
+        rejoin.notices.post(Notice::NetJoined { number });
     }
 }
 

@@ -3,13 +3,14 @@
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use caraway_virtio::net::{Backend, Header, Offloads};
 use vm_memory::VolatileSlice;
 
 use super::guest_vector;
+use super::inherited::Inherited;
 
 /// What the kernel makes taps from.
 const NODE: &str = "/dev/net/tun";
@@ -171,21 +172,20 @@ impl Tap {
     ///
     /// # Errors
     /// [`TapError`]; the descriptor is left alone then.
-    pub fn adopt(fd: RawFd) -> Result<Self, TapError> {
+    pub fn adopt(fd: RawFd, inherited: &Inherited) -> Result<Self, TapError> {
         let mut request = interface("");
-        // SAFETY: a descriptor is only asked about, be it open or not.
-        let borrowed = unsafe { BorrowedFd::borrow_raw(fd.max(0)) };
-        control(&borrowed, libc::TUNGETIFF, &raw mut request)
-            .map_err(|_| TapError::Descriptor(fd))?;
-        // SAFETY: the kernel has filled the flags in.
-        let flags = i32::from(unsafe { request.ifr_ifru.ifru_flags });
-        let wanted = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
-        if flags & wanted != wanted {
-            return Err(TapError::Flags(fd));
-        }
-        // SAFETY: it is open, and nothing of ours makes taps but `open_queue`, which keeps its own;
-        // the config names each descriptor once.
-        let file = unsafe { File::from_raw_fd(fd) };
+        let taken = inherited.take(fd, |tap| {
+            control(&tap, libc::TUNGETIFF, &raw mut request)
+                .map_err(|_| TapError::Descriptor(fd))?;
+            // SAFETY: the kernel has filled the flags in.
+            let flags = i32::from(unsafe { request.ifr_ifru.ifru_flags });
+            let wanted = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+            match flags & wanted == wanted {
+                true => Ok(()),
+                false => Err(TapError::Flags(fd)),
+            }
+        });
+        let file = File::from(taken.unwrap_or(Err(TapError::Descriptor(fd)))?);
         let name: Vec<u8> = request.ifr_name.iter().map(|&c| c as u8).collect();
         let name = String::from_utf8_lossy(&name);
         let name = name.trim_end_matches('\0');
