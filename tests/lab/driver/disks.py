@@ -8,9 +8,9 @@ from console import STRETCH, Failed
 from monitors import OWN as FOLDER
 from monitors import CarawayGuest
 
-SIZE = 48  # MiB of each disk
+SIZE = 24  # MiB of each disk
 # MiB of it that fio writes, from OFFSET on; the rest stays what it was.
-WRITTEN, OFFSET = 24, 16
+WRITTEN, OFFSET = 12, 8
 # Linux lets five seconds pass before it lets a device go that it is asked for.
 PATIENCE = 120 * STRETCH
 
@@ -75,9 +75,9 @@ def keeps_what_is_written(guest: CarawayGuest, image: Image) -> None:
     error, read, read_speed, wrote, write_speed = map(int, told.split(";"))
     if error or wrote != WRITTEN * 1024 or read != wrote:
         raise Failed(f"fio on {image.name}: error {error}, {wrote} KiB written, {read} verified")
-    guest.serial.run(f"blkdiscard -o 20M -l 2M {disk} && blkdiscard -z -o 41M -l 1M {disk}")
+    guest.serial.run(f"blkdiscard -o 10M -l 2M {disk} && blkdiscard -z -o 21M -l 1M {disk}")
     # What a discard leaves there is not promised.
-    guest.serial.run(f"dd if=/dev/zero of={disk} bs=1M seek=20 count=2 oflag=direct conv=notrunc status=none")
+    guest.serial.run(f"dd if=/dev/zero of={disk} bs=1M seek=10 count=2 oflag=direct conv=notrunc status=none")
     seen = guest.serial.run(f"dd if={disk} bs=1M iflag=direct status=none | sha256sum | cut -d' ' -f1", 300)
     let_go(guest, image.name)
     if image.format != "raw":
