@@ -56,7 +56,7 @@ pub(crate) enum AddressError {
     Memory(#[from] OutOfRange),
 }
 
-/// Why a slot was not made.
+/// Why a slot was neither made nor taken away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SlotError {
     /// The number is not one of a slot.
@@ -158,10 +158,11 @@ impl Slots {
         Ok(())
     }
 
-    /// Takes slot `number` away; whether it was there.
-    pub(crate) fn remove(&mut self, number: u8) -> bool {
+    /// Takes slot `number` away if it is there.
+    pub(crate) fn remove(&mut self, number: u8) -> Result<(), SlotError> {
         let slot = self.slots.get_mut(usize::from(number));
-        slot.is_some_and(|slot| slot.take().is_some())
+        *slot.ok_or(SlotError::Number(number))? = None;
+        Ok(())
     }
 
     /// Takes every slot away.

@@ -279,8 +279,8 @@ impl Qxl {
         let mode = Mode::at_reset(&self.config);
         if self.mode() != mode {
             self.set_mode(core, mode);
-            self.set_cursor(CursorState::default());
         }
+        self.set_cursor(CursorState::default());
     }
 
     /// Changes the mode; what was to be seen is gone.

@@ -1,11 +1,10 @@
 //! Monitors: what the guest shows on each, and what the host wishes for.
 
 use caraway_spice::{Head, HeadRequest, Rect};
-use zerocopy::IntoBytes;
+use zerocopy::{FromZeros, IntoBytes};
 
 use super::interrupts::{self, Interrupts};
-use super::memslots::GuestAddress;
-use super::ports::PortError;
+use super::memslots::{GuestAddress, Slots};
 use super::{Core, Qxl};
 use crate::command::CommandError;
 use crate::command::wire::{MonitorHead, Monitors};
@@ -14,22 +13,20 @@ use crate::command::wire::{MonitorHead, Monitors};
 const MAX_HEADS: u16 = 64;
 
 impl Qxl {
-    /// Takes the monitors on that the guest describes at `address` (`QXLMonitorsConfig`).
-    pub(super) fn set_monitors(&self, core: &Core, address: GuestAddress) -> Result<(), PortError> {
-        let header: Monitors = core.slots.get(address).map_err(CommandError::from)?;
-        let count = header.count.get();
-        CommandError::at_most("number of heads", count, MAX_HEADS)?;
-        let mut wire: Vec<MonitorHead> = Vec::new();
-        wire.resize_with(count.into(), zerocopy::FromZeros::new_zeroed);
-        let bytes = wire.as_mut_slice().as_mut_bytes();
-        let heads = address.plus(size_of::<Monitors>() as u64);
-        let place = core.slots.resolve(heads, bytes.len() as u64);
-        let read = place.and_then(|place| place.read(0, bytes));
-        read.map_err(CommandError::from)?;
-
+    /// Takes the monitors on that the guest describes at `address`. What means nothing is passed over,
+    /// as the reference does.
+    pub(super) fn set_monitors(&self, core: &mut Core, address: GuestAddress) {
+        let wire = match described(&core.slots, address) {
+            Ok(wire) if wire.is_empty() => return,
+            Ok(wire) => wire,
+            Err(error) => {
+                core.log_once("monitors", &format!("monitors that mean nothing: {error}"));
+                return;
+            }
+        };
         let mut screen = self.screen.write();
         let Some(canvas) = screen.canvas.as_ref() else {
-            return Ok(());
+            return;
         };
         let whole = canvas.area();
         let mut heads: Vec<Head> = wire
@@ -45,7 +42,6 @@ impl Qxl {
             drop(screen);
             self.news.layout();
         }
-        Ok(())
     }
 
     /// Tells the guest which monitors the host wishes for; whether it listens.
@@ -61,6 +57,18 @@ impl Qxl {
         }
         true
     }
+}
+
+/// The heads that a guest describes at `address` (`QXLMonitorsConfig`).
+fn described(slots: &Slots, address: GuestAddress) -> Result<Vec<MonitorHead>, CommandError> {
+    let header: Monitors = slots.get(address)?;
+    let (count, allowed) = (header.count.get(), header.max_allowed.get());
+    CommandError::at_most("number of heads", count, allowed.min(MAX_HEADS))?;
+    let mut heads = vec![MonitorHead::new_zeroed(); count.into()];
+    let bytes = heads.as_mut_slice().as_mut_bytes();
+    let at = address.plus(size_of::<Monitors>() as u64);
+    slots.resolve(at, bytes.len() as u64)?.read(0, bytes)?;
+    Ok(heads)
 }
 
 /// The head's part of the primary surface `whole`; `None` if it shows nothing of it.

@@ -58,8 +58,10 @@ impl Qxl {
         }
     }
 
+    /// Whether the rings are read. They are without a primary surface too: a driver may change other
+    /// surfaces or the cursor meanwhile.
     fn is_listening(&self) -> bool {
-        self.mode() == Mode::Native && !self.guest_bug.load(Ordering::SeqCst)
+        self.mode() != Mode::Vga && !self.guest_bug.load(Ordering::SeqCst)
     }
 
     /// Takes the next command of each ring; whether there was one.

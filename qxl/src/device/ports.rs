@@ -124,9 +124,6 @@ pub(super) enum PortError {
     /// The slot can't be made.
     #[error(transparent)]
     Slot(#[from] super::memslots::SlotError),
-    /// The slot is not there.
-    #[error("memory slot {0} is not active")]
-    NoSlot(u8),
     /// The primary surface is not one.
     #[error("the primary surface is impossible: {width}x{height}, {stride} bytes a row")]
     NoPrimary {
@@ -140,8 +137,8 @@ pub(super) enum PortError {
     /// Something that a port's operands point to is wrong.
     #[error(transparent)]
     Command(#[from] CommandError),
-    /// An area reaches outside of its surface.
-    #[error("area {area:?} is not inside of surface {surface}")]
+    /// An area has its sides the wrong way round, or starts left of or above its surface.
+    #[error("area {area:?} of surface {surface} is none")]
     Area { surface: u32, area: Rect },
     /// The surface's id is one of none.
     #[error("surface {0} can't exist")]
@@ -187,11 +184,7 @@ impl Qxl {
             Port::UpdateIrq => self.interrupts.update(&self.ram),
             Port::Reset => self.hard_reset(&mut self.core.lock()),
             Port::Log => tracing::debug!("the guest's QXL driver: {}", self.ram.log()),
-            Port::MemslotDel => {
-                if !self.core.lock().slots.remove(value) {
-                    return Err(PortError::NoSlot(value));
-                }
-            }
+            Port::MemslotDel => self.core.lock().slots.remove(value)?,
             Port::Obsolete(name) => return Err(PortError::Obsolete(name)),
             Port::Request(request, Timing::Sync) => {
                 let request = self.request(request, offset, value)?;
@@ -199,12 +192,18 @@ impl Qxl {
                 self.wake();
             }
             Port::Request(request, Timing::Async) => {
-                let request = self.request(request, offset, value)?;
                 let mut pending = self.pending.lock();
                 if pending.is_some() {
                     return Err(PortError::Busy(offset));
                 }
-                *pending = Some(request);
+                match self.request(request, offset, value) {
+                    Ok(request) => *pending = Some(request),
+                    Err(error) => {
+                        // A driver that waits for it is not to wait forever.
+                        self.interrupts.raise(&self.ram, interrupts::IO_CMD);
+                        return Err(error);
+                    }
+                }
                 drop(pending);
                 self.wake();
             }
@@ -303,7 +302,7 @@ impl Qxl {
                 self.drain(core);
                 self.write_back(core);
             }
-            Request::MonitorsConfig(address) => self.set_monitors(core, *address)?,
+            Request::MonitorsConfig(address) => self.set_monitors(core, *address),
         }
         Ok(())
     }
@@ -339,11 +338,19 @@ impl Qxl {
         Ok(())
     }
 
-    /// Writes `area` of a surface back into guest memory.
-    fn update_area(&self, core: &Core, surface: u32, area: Rect) -> Result<(), PortError> {
+    /// Writes what a surface has of `area` back into guest memory. Like the reference it forgives old
+    /// drivers that ask for nothing, and others that ask for a surface that is gone or for more than it
+    /// has.
+    fn update_area(&self, core: &mut Core, surface: u32, area: Rect) -> Result<(), PortError> {
         if area.left == area.right || area.top == area.bottom {
-            // Old drivers ask for nothing.
             return Ok(());
+        }
+        let inside = area.left >= 0 && area.top >= 0;
+        if !inside || area.left > area.right || area.top > area.bottom {
+            return Err(PortError::Area { surface, area });
+        }
+        if surface >= self.config.surfaces {
+            return Err(PortError::SurfaceId(surface));
         }
         let screen = self.screen.read();
         let found = if surface == 0 {
@@ -352,12 +359,11 @@ impl Qxl {
             let surface = core.surfaces.with_shape(surface);
             surface.map(|surface| (&surface.canvas, &surface.shape))
         };
-        let outside = PortError::Area { surface, area };
-        let (canvas, shape) = found.ok_or(PortError::SurfaceId(surface))?;
-        let inside = area.left >= 0 && area.top >= 0 && area.left < area.right;
-        if !inside || area.top > area.bottom || area.intersection(canvas.area()) != area {
-            return Err(outside);
-        }
+        let Some((canvas, shape)) = found else {
+            core.log_once("update area", &format!("surface {surface} is not there"));
+            return Ok(());
+        };
+        let area = area.intersection(canvas.area());
         let place = core.slots.resolve(shape.data, shape.len());
         let columns = area.left as u32..area.right as u32;
         let rows = area.top as u32..area.bottom as u32;

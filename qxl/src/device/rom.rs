@@ -23,6 +23,8 @@ const CLIENT_PRESENT: u64 = 0x45;
 const CLIENT_CAPABILITIES: u64 = 0x46;
 const MONITORS_CRC: u64 = 0x80;
 const MONITORS: u64 = 0x84;
+/// Who is looking, and what all of them can do.
+type ClientPart = [u8; (MONITORS_CRC - CLIENT_PRESENT) as usize];
 /// The modes come after the header.
 const MODES: u64 = 1160;
 
@@ -155,8 +157,10 @@ impl Rom {
         rom
     }
 
-    /// As it was when the device was made.
+    /// As it was when the device was made, but for who is looking: a guest that is reset hears of
+    /// clients only when others come.
     pub(crate) fn reset(&self) {
+        let clients: ClientPart = self.memory.get(CLIENT_PRESENT).unwrap_or([0; _]);
         let config = &self.config;
         let word = |value: u64| U32::from(value as u32);
         let commands = config.ram - RAM_HEADER_LEN - config.vgamem;
@@ -188,6 +192,7 @@ impl Rom {
             (0, header.as_bytes()),
             (MODES, &(modes.len() as u32).to_le_bytes()),
             (MODES + 4, modes.as_bytes()),
+            (CLIENT_PRESENT, &clients),
         ];
         for (at, part) in parts {
             if let Some(place) = bytes.get_mut(at as usize..at as usize + part.len()) {
@@ -260,13 +265,16 @@ impl Rom {
         bytes
     }
 
-    /// Takes a saved state on.
-    pub(crate) fn restore(&self, bytes: &[u8]) {
+    /// Takes a saved state on; whether others are looking now than then, which is news for the guest.
+    pub(crate) fn restore(&self, bytes: &[u8]) -> bool {
         self.reset();
-        let len = bytes.len().min((MODES - CLIENT_PRESENT) as usize);
-        if let Some(bytes) = bytes.get(..len) {
-            self.put(CLIENT_PRESENT, bytes);
-        }
+        let clients: ClientPart = self.memory.get(CLIENT_PRESENT).unwrap_or([0; _]);
+        let (then, wishes) = bytes
+            .split_at_checked(clients.len())
+            .unwrap_or((&clients, &[]));
+        let len = wishes.len().min((MODES - MONITORS_CRC) as usize);
+        self.put(MONITORS_CRC, &wishes[..len]);
+        then != clients
     }
 }
 

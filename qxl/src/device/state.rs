@@ -14,7 +14,7 @@ use super::memslots::{SLOTS, Slot};
 use super::ports::Request;
 use super::release::Releases;
 use super::surfaces::SurfaceState;
-use super::{Core, Mode, Qxl};
+use super::{Core, Mode, Qxl, interrupts};
 use crate::canvas::Canvas;
 use crate::command::SurfaceShape;
 use crate::vga::VgaState;
@@ -214,8 +214,11 @@ impl Stateful for &Qxl {
         self.guest_bug.store(state.guest_bug, Ordering::SeqCst);
         core.releases = state.releases;
         *self.pending.lock() = state.pending;
-        self.rom.restore(&state.rom);
+        let other_clients = self.rom.restore(&state.rom);
         drop(core);
+        if other_clients {
+            self.interrupts.raise(&self.ram, interrupts::CLIENT);
+        }
         self.set_cursor(cursor);
         self.news.layout();
         self.config_written(4, 2);

@@ -184,6 +184,131 @@ fn a_deleted_slot_can_be_made_again_and_its_addresses_lead_nowhere_meanwhile() {
     assert_eq!(guest.take_interrupts() & INT_ERROR, 0);
 }
 
+/// Something that a driver does.
+type Deed = fn(&Guest);
+
+#[test]
+fn what_harms_nobody_is_forgiven() {
+    let deeds: [(&str, Deed); 7] = [
+        ("a slot that is not there is deleted", |guest| {
+            guest.out(9, 5)
+        }),
+        ("more is asked for than the screen has", |guest| {
+            let area = Bytes::default().rect(rect(10, 10, 640, 480)).u32(0);
+            guest.write_header(0x1488, &area.0);
+            guest.out(PORT_UPDATE_AREA, 0);
+        }),
+        ("a surface that is gone is asked for", |guest| {
+            area_of(guest, 9);
+            guest.out(PORT_UPDATE_AREA, 0);
+        }),
+        ("nothing is asked for", |guest| {
+            let area = Bytes::default().rect(rect(10, 10, 10, 20)).u32(0);
+            guest.write_header(0x1488, &area.0);
+            guest.out(PORT_UPDATE_AREA, 0);
+        }),
+        ("monitors are nowhere", |guest| {
+            guest.write_header(0x14dc, &[0; 8]);
+            guest.out(PORT_MONITORS_CONFIG_ASYNC, 0);
+        }),
+        ("there are more monitors than may be", |guest| {
+            let heads = Bytes::default().u16(3).u16(2).zeros(3 * 28);
+            guest.write_header(0x14dc, &guest.put(&heads.0).to_le_bytes());
+            guest.out(PORT_MONITORS_CONFIG_ASYNC, 0);
+        }),
+        ("there are no monitors", |guest| {
+            describe_heads(guest, 0);
+            guest.out(PORT_MONITORS_CONFIG_ASYNC, 0);
+        }),
+    ];
+    for (name, deed) in deeds {
+        let guest = with_surface();
+        describe_heads(&guest, 2);
+        guest.out(PORT_MONITORS_CONFIG_ASYNC, 0);
+        guest.qxl.process();
+        guest.take_interrupts();
+
+        deed(&guest);
+        guest.qxl.process();
+
+        assert_eq!(guest.take_interrupts() & INT_ERROR, 0, "{name}");
+        assert_eq!(guest.qxl.layout().heads.len(), 2, "{name}");
+        guest.fill(0, rect(1, 1, 2, 2), 0x11_1111);
+        assert_eq!(guest.pixel(1, 1), 0x11_1111, "{name}");
+    }
+}
+
+#[test]
+fn what_is_beyond_the_screen_is_not_written_back() {
+    let guest = with_surface();
+    let area = Bytes::default().rect(rect(60, 46, 640, 480)).u32(0);
+    guest.write_header(0x1488, &area.0);
+
+    guest.out(PORT_UPDATE_AREA, 0);
+
+    // Four pixels of each of the last two rows, and nothing after them.
+    let row = |y: u64| guest.read(0, y * 256 + 60 * 4, 16);
+    assert_eq!(row(46), [0x66, 0x55, 0x44, 0].repeat(4));
+    assert_eq!(row(47), row(46));
+    assert_eq!(row(45), [0; 16]);
+    assert_eq!(guest.read(0, 48 * 256, 256), [0; 256]);
+}
+
+#[test]
+fn an_asynchronous_port_that_is_refused_is_over() {
+    let guest = with_surface();
+    guest.take_interrupts();
+
+    guest.out(PORT_CREATE_PRIMARY_ASYNC, 1);
+
+    let both = INT_IO_CMD | INT_ERROR;
+    assert_eq!(guest.take_interrupts() & both, both);
+}
+
+#[test]
+fn commands_are_taken_while_there_is_no_primary_surface() {
+    let guest = with_surface();
+    guest.out(PORT_DESTROY_PRIMARY, 0);
+    guest.qxl.process();
+
+    guest.fill(SURFACE, rect(0, 0, 16, 16), 0x77_8899);
+    area_of(&guest, SURFACE);
+    guest.out(PORT_UPDATE_AREA, 0);
+
+    assert_eq!(guest.read(1, 0, 3), [0x99, 0x88, 0x77]);
+}
+
+#[test]
+fn a_guest_that_is_reset_still_knows_who_is_looking() {
+    let guest = Guest::native(64, 48);
+    guest.qxl.clients_changed(ClientCapabilities {
+        present: true,
+        bits: 0x0a,
+    });
+
+    guest.out(PORT_RESET, 0);
+
+    assert_eq!(guest.read(2, 0x45, 3), [1, 0x0a, 0]);
+}
+
+#[test]
+fn a_guest_that_is_restored_learns_who_is_looking_now() {
+    let guest = Guest::native(64, 48);
+    guest.qxl.clients_changed(ClientCapabilities {
+        present: true,
+        bits: 0x0a,
+    });
+    guest.take_interrupts();
+    let saved = Lifecycle::save(&*guest.qxl).unwrap();
+    let other = Guest::new();
+    copy_regions(&guest.qxl.regions(), &other.qxl.regions());
+
+    Lifecycle::restore(&*other.qxl, &saved).unwrap();
+
+    assert_eq!(other.read(2, 0x45, 3), [0, 0, 0]);
+    assert_eq!(other.take_interrupts() & INT_CLIENT, INT_CLIENT);
+}
+
 #[test]
 fn a_command_of_another_generation_is_a_bug() {
     let guest = Guest::native(64, 48);
