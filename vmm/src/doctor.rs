@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use caraway_arch::memory::PageSize;
 use kvm_ioctls::{Cap, Kvm};
 use serde::Serialize;
 
@@ -188,24 +189,61 @@ fn number(path: &str) -> Option<u64> {
     std::fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
+/// How the host comes to find huge pages for guests that ask for them.
+pub const HUGE_PAGES_FIX: &str = "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled";
+/// How it comes to merge equal pages.
+pub const KSM_FIX: &str = "echo 1 > /sys/kernel/mm/ksm/run";
+
+/// When the host looks for huge pages.
+fn transparent() -> String {
+    let text = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled");
+    let text = text.unwrap_or_default();
+    text.split(['[', ']']).nth(1).unwrap_or("absent").to_owned()
+}
+
+/// Whether guests that ask for huge pages get some.
+#[must_use]
+pub fn huge_pages_are_found() -> bool {
+    matches!(transparent().as_str(), "always" | "madvise")
+}
+
+/// Whether the host merges pages that are equal.
+#[must_use]
+pub fn ksm_runs() -> bool {
+    number("/sys/kernel/mm/ksm/run") == Some(1)
+}
+
 fn huge_pages() -> Finding {
-    let reserved = number("/proc/sys/vm/nr_hugepages").unwrap_or(0);
-    let transparent =
-        std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").unwrap_or_default();
-    let mode = transparent.split(['[', ']']).nth(1).unwrap_or("absent");
-    let detail = format!("transparent: {mode}; reserved: {reserved}");
-    match mode {
-        "always" | "madvise" => Finding::new("huge pages", Outcome::Ok, detail),
-        _ => Finding::new("huge pages", Outcome::Warn, detail)
-            .fix("echo madvise > /sys/kernel/mm/transparent_hugepage/enabled"),
+    let sizes = PageSize::ALL
+        .into_iter()
+        .filter(|size| size.folder().is_dir());
+    let reserved = sizes.map(|size| {
+        let (all, free) = size.reserved();
+        format!("{all} of {size} ({free} free)")
+    });
+    let reserved: Vec<_> = reserved.collect();
+    let reserved = match reserved.as_slice() {
+        [] => "none".to_owned(),
+        sizes => sizes.join(", "),
+    };
+    let detail = format!("transparent: {}; reserved: {reserved}", transparent());
+    if huge_pages_are_found() {
+        Finding::new("huge pages", Outcome::Ok, detail)
+    } else {
+        Finding::new("huge pages", Outcome::Warn, detail).fix(HUGE_PAGES_FIX)
     }
 }
 
 fn ksm() -> Finding {
     match number("/sys/kernel/mm/ksm/run") {
-        Some(1) => Finding::new("ksm", Outcome::Ok, "running"),
-        Some(_) => Finding::new("ksm", Outcome::Warn, "present, not running")
-            .fix("echo 1 > /sys/kernel/mm/ksm/run, if machines should share equal pages"),
+        Some(1) => {
+            let pages = number("/sys/kernel/mm/ksm/pages_sharing").unwrap_or(0);
+            let saved = Size(pages * 4096 / MIB * MIB);
+            Finding::new("ksm", Outcome::Ok, format!("running, {saved} saved"))
+        }
+        Some(_) => Finding::new("ksm", Outcome::Warn, "present, not running").fix(format!(
+            "{KSM_FIX}, if machines should share equal pages (`\"mergeable\": true`)"
+        )),
         None => Finding::new("ksm", Outcome::Warn, "not in this kernel"),
     }
 }

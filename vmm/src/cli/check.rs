@@ -78,7 +78,7 @@ fn facts(spec: &MachineSpec) -> Vec<(&'static str, String)> {
     let mut facts = vec![
         ("machine", format!("{} ({})", spec.name, spec.uuid)),
         ("cpus", spec.cpus.to_string()),
-        ("memory", Size(spec.memory).to_string()),
+        ("memory", format!("{}{}", Size(spec.memory), spec.ram)),
     ];
     match &spec.boot {
         BootSpec::Firmware { name, path } => facts.push((

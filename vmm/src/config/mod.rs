@@ -18,6 +18,7 @@ pub mod input;
 pub mod limit;
 pub mod link;
 mod locate;
+pub mod memory;
 pub mod net;
 mod path;
 pub mod pipe;
@@ -70,9 +71,9 @@ pub struct Config {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 254))]
     pub cpus: Option<u32>,
-    /// Guest memory, a multiple of 1M; 512M if not given.
+    /// Guest memory: a size that is a multiple of 1M, or an object with more; 512M if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub memory: Option<units::Size>,
+    pub memory: Option<memory::Memory>,
     /// What the guest boots.
     pub boot: boot::Boot,
     /// The graphics card; none if neither this nor `spice` is given.

@@ -16,6 +16,7 @@ use super::endpoint::{ChannelTo, Listen, SerialTo, UnixSocket};
 use super::hotplug::HotplugSpec;
 use super::input::{Input, InputDevice};
 use super::link::{Channel, Serial};
+use super::memory::MemoryPolicy;
 use super::net::NetSpec;
 use super::pipe::PipesSpec;
 use super::policy::{Clock, LostTicks, On, OnPanic, OnPoweroff, OnReset, OnResume, PitModel};
@@ -40,6 +41,8 @@ pub struct MachineSpec {
     pub cpus: u8,
     /// Bytes of guest memory, a multiple of 1 MiB.
     pub memory: u64,
+    /// How the host keeps it.
+    pub ram: MemoryPolicy,
     /// What it boots.
     pub boot: BootSpec,
     /// The graphics cards; the first has the VGA.
@@ -361,7 +364,7 @@ impl MachineSpec {
             name: Some(self.name.clone()),
             uuid: Some(self.uuid),
             cpus: Some(self.cpus.into()),
-            memory: Some(Size(self.memory)),
+            memory: Some(self.ram.to_config(self.memory)),
             boot: self.boot.to_config(),
             display: match self.displays.as_slice() {
                 [display] => Some(display.to_config()),

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 
 use caraway_arch::cpuid::CpuTemplate;
 use caraway_arch::state::{ChipState, SaveContext, VcpuState};
-use caraway_arch::{Backing, Entry, GuestMemory, Layout, memory};
+use caraway_arch::{Entry, GuestMemory, Layout};
 use caraway_devices::pci::{BarMemory, MemoryMapper};
 use caraway_devices::rtc::{self, RtcBase};
 use caraway_devices::{Lifecycle, RealClock, SystemControl, TickPolicy};
@@ -35,7 +35,7 @@ use super::tickers::{PitParts, TickerParts};
 use super::time::Time;
 use super::timers::Timers;
 use super::virtio::Slots;
-use super::{Initial, Machine, rng, vsock};
+use super::{Initial, Machine, ram, rng, vsock};
 use crate::config::clock_base::ClockBase;
 use crate::config::input::InputDevice;
 use crate::config::policy::{LostTicks, PitModel};
@@ -99,11 +99,7 @@ impl Machine {
             CpuTemplate::from_host(host.kvm(), spec.cpus.into()).map_err(|e| unsupported(&e))?;
         let layout = Layout::new(spec.memory, cpus.physical_bits())
             .map_err(|error| Failure::of(Exit::Config, &error).context("memory"))?;
-        let memory = memory::create(&layout, Backing::Anonymous).map_err(|error| {
-            Failure::of(Exit::Config, &error)
-                .context("memory")
-                .hint("give the guest less memory, or close something on the host")
-        })?;
+        let memory = ram::create(&layout, spec.ram)?;
         let space = GuestSpace::new(Arc::clone(&vm));
         let ram = map_ram(&space, &memory, &layout)?;
         let interrupts = Interrupts::new(Arc::clone(&vm)).map_err(|error| unsupported(&error))?;

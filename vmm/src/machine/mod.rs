@@ -15,6 +15,7 @@ mod input;
 mod nets;
 mod notices;
 mod port_ends;
+mod ram;
 mod rng;
 mod signals;
 mod tickers;

@@ -5,9 +5,6 @@ use uuid::Uuid;
 use super::Checker;
 use crate::config::Config;
 use crate::config::path::at;
-use crate::config::units::{MIB, Size};
-
-const LEAST_MEMORY: u64 = 4 * MIB;
 
 /// The I/O ports of the platform, where `debug_exit` can't be.
 const TAKEN_PORTS: [(u16, u16, &str); 12] = [
@@ -58,28 +55,6 @@ impl Checker<'_> {
                 1
             }
         }
-    }
-
-    pub(super) fn memory(&mut self, bytes: u64) -> u64 {
-        let shown = Size(bytes);
-        let path = at!("memory");
-        if bytes < LEAST_MEMORY {
-            let message = format!("{shown} of memory is too little");
-            self.bad(
-                path,
-                message,
-                format!("use at least {}", Size(LEAST_MEMORY)),
-            );
-        } else if self.host.memory != 0 && bytes > self.host.memory {
-            let host = Size(self.host.memory / MIB * MIB);
-            let message = format!("{shown} of memory is more than the host's {host}");
-            self.bad(path, message, format!("use at most {host}"));
-        } else if !bytes.is_multiple_of(MIB) {
-            let near = Size(bytes / MIB * MIB);
-            let message = format!("{shown} of memory is not a multiple of 1M");
-            self.bad(path, message, format!("the nearest is {near}"));
-        }
-        bytes
     }
 
     pub(super) fn debug_exit(&mut self, port: u16) -> Option<u16> {

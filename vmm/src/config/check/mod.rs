@@ -9,6 +9,7 @@ mod disks;
 mod display;
 mod files;
 mod hotplug;
+mod memory;
 mod names;
 mod nets;
 mod pipes;
@@ -25,12 +26,9 @@ use super::policy::{LostTicks, PitModel};
 use super::problem::{Kind, Problem};
 use super::slots::Slots;
 use super::spec::MachineSpec;
-use super::units::{MIB, Size};
 use super::{Config, Document, Host};
 
 pub(crate) use plugged::Present;
-
-const DEFAULT_MEMORY: u64 = 512 * MIB;
 
 pub(crate) fn check(
     document: &Document,
@@ -65,7 +63,8 @@ impl Checker<'_> {
         self.claim_what_is_given(config);
         let name = self.name(config);
         let cpus = self.cpus(config.cpus.unwrap_or(1));
-        let memory = self.memory(config.memory.map_or(DEFAULT_MEMORY, Size::bytes));
+        let memory = config.memory.unwrap_or_default();
+        let (memory, ram) = self.memory(&memory, config.balloon.is_some());
         let boot = self.boot(&config.boot);
         let displays = self.displays(config);
         let spice = config.spice.as_ref().and_then(|spice| self.spice(spice));
@@ -95,6 +94,7 @@ impl Checker<'_> {
             uuid,
             cpus,
             memory,
+            ram,
             boot: boot?,
             displays,
             spice,
