@@ -1,13 +1,14 @@
-//! Bitmaps, as the guest stores them.
+//! Images, as the guest stores them.
 
 use caraway_spice::Size;
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::U32;
 
+use super::quic::{self, Unpacked};
 use super::wire;
-use super::{Chunks, CommandError, MAX_SIDE, some};
+use super::{Chunks, CommandError, MAX_SIDE, MAX_UNPACKED, some};
 use crate::canvas::{Form, OPAQUE, PixelFormat, Pixels, from_555};
-use crate::device::{GuestAddress, Slots};
+use crate::device::{AddressError, GuestAddress, Slots};
 
 /// The data is in one piece and not in chunks.
 const FLAG_DIRECT: u8 = 1;
@@ -75,6 +76,30 @@ impl BitmapFormat {
     }
 }
 
+/// Where a bitmap's bytes are.
+enum Store {
+    Guest(Chunks),
+    /// With us, after they were unpacked.
+    Unpacked(Vec<u8>),
+}
+
+impl Store {
+    /// Copies the bytes from `at` into `data`; zeros come after the last.
+    fn read(&self, at: u64, data: &mut [u8]) -> Result<(), AddressError> {
+        let bytes = match self {
+            Self::Guest(chunks) => return chunks.read(at, data),
+            Self::Unpacked(bytes) => bytes,
+        };
+        let start = usize::try_from(at).unwrap_or(usize::MAX);
+        let there = bytes.get(start..).unwrap_or_default();
+        let count = there.len().min(data.len());
+        let (now, rest) = data.split_at_mut(count);
+        now.copy_from_slice(&there[..count]);
+        rest.fill(0);
+        Ok(())
+    }
+}
+
 /// A bitmap: how it is stored, and where its pixels are.
 pub(crate) struct Bitmap {
     format: BitmapFormat,
@@ -84,7 +109,7 @@ pub(crate) struct Bitmap {
     top_down: bool,
     palette: Vec<u32>,
     opaque: bool,
-    data: Chunks,
+    data: Store,
     row: Vec<u8>,
 }
 
@@ -126,7 +151,36 @@ impl Bitmap {
             top_down: wire.flags & FLAG_TOP_DOWN != 0,
             palette,
             opaque: false,
-            data,
+            data: Store::Guest(data),
+            row: Vec::new(),
+        })
+    }
+
+    /// What the `QXLQUICData` at `address` becomes, which is of `size`.
+    fn unpacked(slots: &Slots, address: GuestAddress, size: Size) -> Result<Self, CommandError> {
+        CommandError::at_most("image width", size.width, MAX_SIDE)?;
+        CommandError::at_most("image height", size.height, MAX_SIDE)?;
+        // A guest that has no room for a picture has no need of one so large.
+        let most = MAX_UNPACKED.min(slots.room());
+        let len: U32 = slots.get(address)?;
+        CommandError::at_most("bytes of a packed image", len.get(), most)?;
+        let mut stream = vec![0; len.get() as usize];
+        let chunks = Chunks::chain(slots, address.plus(4), stream.len() as u64)?;
+        chunks.read(0, &mut stream)?;
+        let Unpacked { kind, pixels } = quic::unpack(&stream, size, most)?;
+        Ok(Self {
+            format: match kind {
+                quic::Kind::Rgb16 => BitmapFormat::Bit16,
+                quic::Kind::Rgb32 => BitmapFormat::Bit32,
+                quic::Kind::Rgba => BitmapFormat::Rgba,
+            },
+            width: size.width,
+            height: size.height,
+            stride: u64::from(size.width) * kind.bytes(),
+            top_down: true,
+            palette: Vec::new(),
+            opaque: false,
+            data: Store::Unpacked(pixels),
             row: Vec::new(),
         })
     }
@@ -306,7 +360,7 @@ impl Pixels for BitmapPixels {
 
 /// An image (`QXLImage`): where its pixels are.
 pub(crate) enum Image {
-    /// In guest memory.
+    /// In guest memory, or unpacked from there.
     Bitmap(Bitmap),
     /// On a surface; 0 is the primary one.
     Surface(u32),
@@ -317,19 +371,23 @@ impl Image {
     pub(super) fn decode(slots: &Slots, address: GuestAddress) -> Result<Self, CommandError> {
         let descriptor: wire::ImageDescriptor = slots.get(address)?;
         let body = address.plus(size_of::<wire::ImageDescriptor>() as u64);
-        Ok(match descriptor.kind {
-            IMAGE_BITMAP => {
-                let mut bitmap = Bitmap::decode(slots, body)?;
-                bitmap.opaque = descriptor.flags & IMAGE_HIGH_BITS_SET != 0;
-                Self::Bitmap(bitmap)
+        let mut bitmap = match descriptor.kind {
+            IMAGE_BITMAP => Bitmap::decode(slots, body)?,
+            IMAGE_QUIC => {
+                let size = Size {
+                    width: descriptor.width.get(),
+                    height: descriptor.height.get(),
+                };
+                Bitmap::unpacked(slots, body, size)?
             }
             IMAGE_SURFACE => {
                 let id: U32 = slots.get(body)?;
-                Self::Surface(id.get())
+                return Ok(Self::Surface(id.get()));
             }
-            IMAGE_QUIC => return Err(CommandError::Unsupported("a QUIC image")),
             other => return Err(CommandError::unknown("image type", other.into())),
-        })
+        };
+        bitmap.opaque = descriptor.flags & IMAGE_HIGH_BITS_SET != 0;
+        Ok(Self::Bitmap(bitmap))
     }
 }
 

@@ -9,6 +9,7 @@ mod cursor;
 mod draw;
 mod image;
 mod path;
+mod quic;
 mod string;
 mod surface;
 pub(crate) mod wire;
@@ -28,6 +29,8 @@ const MAX_CHUNKS: usize = 16384;
 const MAX_CLIP_RECTS: u32 = 4096;
 /// The most pixels across or down an image, a surface or a screen.
 pub(crate) const MAX_SIDE: u32 = 16384;
+/// The most bytes that a packed image becomes: the largest frame buffer of all.
+const MAX_UNPACKED: u64 = 256 << 20;
 /// The most bytes of a path, or of the letters of a text.
 const MAX_SHAPES: u64 = 1 << 20;
 /// How far from the top left corner of a surface anything may be drawn or taken.

@@ -211,6 +211,12 @@ impl Slots {
         })
     }
 
+    /// Bytes of the largest BAR that slots may be in.
+    pub(crate) fn room(&self) -> u64 {
+        let sizes = self.memories.iter().map(|(_, memory)| memory.len());
+        sizes.max().unwrap_or(0)
+    }
+
     /// Copies one structure out of guest memory.
     pub(crate) fn get<T: FromBytes + IntoBytes>(
         &self,

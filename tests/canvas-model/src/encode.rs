@@ -1,5 +1,7 @@
 //! Random commands as a driver writes them.
 
+use caraway_spice::codec::{Codec, Encoder, ImageKind, Pixels};
+
 use crate::memory::{Bytes, Form, Heap};
 use crate::random::{Act, Bitmap, Brush, Composite, Mask, Operand, Picture, Scene, Source};
 use crate::surface::Surface;
@@ -136,7 +138,41 @@ fn picture(heap: &impl Heap, picture: &Picture) -> u64 {
     }
 }
 
+/// The bitmap as an image that is packed, if it can be.
+fn put_packed(heap: &impl Heap, bitmap: &Bitmap) -> Option<u64> {
+    let bytes: Vec<u8> = bitmap
+        .numbers
+        .iter()
+        .flat_map(|n| n.to_le_bytes())
+        .collect();
+    let pixels = Pixels::new(bitmap.width, bitmap.height, &bytes)?;
+    let image = Encoder::default().encode(Codec::Quic, pixels);
+    if image.kind != ImageKind::Quic {
+        return None;
+    }
+    let mut stream = image.data;
+    // `QUIC_IMAGE_TYPE_RGB24` has the same bits as `QUIC_IMAGE_TYPE_RGB32`.
+    stream[8] = if bitmap.format == 7 { 3 } else { 4 };
+    let (first, rest) = stream.split_at(stream.len() / 2);
+    let rest = heap.chunks(rest, bitmap.chunk.unwrap_or(rest.len()));
+    let packed = Bytes::default()
+        .u64(0)
+        .u8(1)
+        .u8(if bitmap.high_bits { 2 } else { 0 })
+        .u32(bitmap.width)
+        .u32(bitmap.height)
+        .u32(stream.len() as u32)
+        .u32(first.len() as u32)
+        .u64(0)
+        .u64(rest)
+        .bytes(first);
+    Some(heap.put(&packed.0))
+}
+
 fn put_bitmap(heap: &impl Heap, bitmap: &Bitmap) -> u64 {
+    if let Some(packed) = bitmap.packed.then(|| put_packed(heap, bitmap)).flatten() {
+        return packed;
+    }
     let (bits, high_first) = [
         (1, false),
         (1, true),

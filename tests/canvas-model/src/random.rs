@@ -46,6 +46,8 @@ pub(crate) struct Bitmap {
     pub(crate) gap: u32,
     pub(crate) chunk: Option<usize>,
     pub(crate) high_bits: bool,
+    /// By QUIC, if that makes it shorter.
+    pub(crate) packed: bool,
     pub(crate) palette: Vec<u32>,
     /// What is stored for each pixel, in rows from the top.
     pub(crate) numbers: Vec<u32>,
@@ -282,9 +284,19 @@ impl Random {
             _ => 0,
         };
         let bits = [1, 1, 4, 4, 8, 16, 24, 32, 32, 8][usize::from(format) - 1];
-        let numbers = (0..width * height)
-            .map(|_| self.pixel() & (u32::MAX >> (32 - bits)))
-            .collect();
+        // The unused byte of a pixel is not packed.
+        let packed = matches!(format, 7 | 8) && self.once_in(3);
+        let (bits, repeats) = if packed {
+            (24, 1 + self.below(90) as usize)
+        } else {
+            (bits, 1)
+        };
+        let mut numbers = Vec::new();
+        while numbers.len() < (width * height) as usize {
+            let number = self.pixel() & (u32::MAX >> (32 - bits));
+            numbers.extend(std::iter::repeat_n(number, repeats));
+        }
+        numbers.truncate((width * height) as usize);
         Bitmap {
             format,
             width,
@@ -293,6 +305,7 @@ impl Random {
             gap: self.below(6),
             chunk: (!self.once_in(2)).then(|| 1 + self.below(200) as usize),
             high_bits: self.once_in(3),
+            packed,
             palette: (0..colors).map(|_| self.pixel()).collect(),
             numbers,
         }

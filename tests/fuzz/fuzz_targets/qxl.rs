@@ -159,7 +159,28 @@ impl Heap {
             image.extend(le(&[width, height, dice.up_to(3) as u32]));
             return self.put(&image);
         }
+        if dice.rarely() {
+            return self.packed(dice, width, height);
+        }
         self.bitmap(dice, width, height)
+    }
+
+    /// An image of this size in QUIC: whatever follows the header means some picture.
+    fn packed(&mut self, dice: &mut Dice<'_>, width: u32, height: u32) -> u64 {
+        let kind = dice.pick(&[2, 3, 4, 5]);
+        let mut stream = le(&[0x4349_5551, 0, kind, width, height]);
+        for _ in 0..=dice.up_to(8) {
+            let bits: Vec<u8> = (0..=dice.up_to(7)).map(|_| dice.byte()).collect();
+            stream.extend(bits.repeat(1 + dice.up_to(100)));
+        }
+        let mut head = vec![0; 8];
+        head.extend([1, dice.byte() & 2]);
+        head.extend(le(&[width, height, stream.len() as u32]));
+        let first = stream.len().min(1 + dice.up_to(100));
+        let rest = self.chunks(&stream[first..], 1 + dice.up_to(400));
+        head.extend(le(&[first as u32, 0, 0]));
+        head.extend(rest.to_le_bytes());
+        self.put(&[&head, &stream[..first]].concat())
     }
 
     /// A bitmap of this size.

@@ -1,0 +1,492 @@
+//! Images that a guest compressed with QUIC (`SPICE_IMAGE_TYPE_QUIC`).
+//!
+//! The stream is what `caraway_spice`'s encoder describes, in four types. Types RGB24 and RGB32 are the
+//! same stream. RGBA has alpha behind red, green and blue of each row, as a channel with a pace and runs
+//! of its own. RGB16 has channels of 5 bits: five codes, five buckets, and all else in proportion.
+//!
+//! Everything in a stream may be wrong. A decoder reads zeros past its end and notices at the end of the
+//! row; runs never leave their row; and numbers that no encoder writes lose their highest bits.
+
+use caraway_spice::Size;
+
+use super::CommandError;
+
+/// `"QUIC"`.
+const MAGIC: u32 = 0x4349_5551;
+const VERSION: u32 = 0;
+const WORD: usize = 4;
+/// Words before the pixels: magic, version, type, width, height.
+const HEADER: usize = 5 * WORD;
+
+/// The longest code word.
+const MAX_BITS: u32 = 26;
+/// The most codes, and buckets of a channel.
+const CODES: usize = 8;
+/// Pixels until a model is a step older.
+const AGE_PIXELS: usize = 2048;
+/// The sum of bits above which a bucket's sums are halved, by age.
+const TRIGGERS: [u32; 7] = [110, 550, 900, 800, 550, 400, 350];
+/// The binary logarithm of a run's order, by state.
+const RUN_ORDER: [u8; 32] = [
+    0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 9, 10, 11, 12, 13,
+    14, 15,
+];
+/// The low six bits of the numbers that decide when the model learns: no more are ever used.
+#[rustfmt::skip]
+const CHAOS: [u8; 256] = [
+    2, 23, 19, 21, 7, 18, 40, 14, 12, 32, 47, 44, 36, 6, 18, 11, 4, 19, 42, 29, 16, 63, 57, 51,
+    16, 3, 5, 14, 15, 30, 20, 9, 36, 45, 3, 57, 61, 0, 8, 5, 41, 14, 43, 27, 43, 59, 31, 35,
+    39, 60, 42, 38, 13, 54, 62, 1, 26, 3, 11, 61, 52, 34, 7, 48, 4, 59, 22, 12, 22, 8, 50, 4,
+    10, 6, 44, 8, 11, 46, 31, 51, 53, 17, 1, 43, 46, 60, 36, 54, 10, 27, 39, 44, 22, 41, 23, 2,
+    44, 0, 40, 53, 40, 48, 16, 43, 32, 28, 33, 12, 20, 2, 56, 62, 55, 58, 18, 20, 13, 55, 38, 29,
+    57, 19, 49, 33, 47, 63, 59, 0, 35, 61, 19, 25, 46, 38, 60, 4, 35, 1, 26, 40, 28, 10, 5, 14,
+    25, 18, 48, 49, 20, 59, 62, 34, 46, 7, 33, 52, 34, 58, 9, 29, 8, 55, 62, 60, 37, 36, 37, 50,
+    6, 3, 10, 28, 48, 24, 26, 61, 57, 30, 11, 54, 2, 6, 50, 47, 7, 17, 35, 53, 32, 12, 23, 17,
+    5, 21, 49, 55, 51, 45, 52, 27, 39, 25, 39, 63, 22, 24, 42, 52, 56, 38, 41, 41, 56, 32, 13, 24,
+    26, 51, 27, 56, 58, 37, 24, 42, 15, 28, 17, 30, 31, 15, 16, 23, 25, 54, 33, 34, 1, 29, 31, 50,
+    53, 21, 49, 15, 47, 9, 0, 58, 37, 45, 30, 13, 9, 45, 63, 21,
+];
+
+/// What a stream is a picture of (`QuicImageType`); the reference draws no grey ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// 5 bits each of red, green and blue.
+    Rgb16,
+    /// 8 bits each.
+    Rgb32,
+    /// 8 bits each, and of alpha.
+    Rgba,
+}
+
+impl Kind {
+    const fn of(number: u32) -> Option<Self> {
+        Some(match number {
+            2 => Self::Rgb16,
+            3 | 4 => Self::Rgb32,
+            5 => Self::Rgba,
+            _ => return None,
+        })
+    }
+
+    /// Bytes of an unpacked pixel.
+    pub(super) const fn bytes(self) -> u64 {
+        match self {
+            Self::Rgb16 => 2,
+            Self::Rgb32 | Self::Rgba => 4,
+        }
+    }
+
+    /// Bits of a channel.
+    const fn depth(self) -> &'static Depth {
+        match self {
+            Self::Rgb16 => &FIVE,
+            Self::Rgb32 | Self::Rgba => &EIGHT,
+        }
+    }
+
+    /// The channels that are coded together, by their lowest bits in a pixel.
+    const fn groups(self) -> &'static [&'static [u32]] {
+        match self {
+            Self::Rgb16 => &[&[10, 5, 0]],
+            Self::Rgb32 => &[&[16, 8, 0]],
+            Self::Rgba => &[&[16, 8, 0], &[24]],
+        }
+    }
+}
+
+/// A picture, row by row from the top without gaps: bytes blue, green, red and alpha (0 if there is
+/// none), or words of 5 bits a channel.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Unpacked {
+    pub(super) kind: Kind,
+    pub(super) pixels: Vec<u8>,
+}
+
+/// Unpacks `stream`, which ought to be of `size`, into no more than `most` bytes.
+pub(super) fn unpack(stream: &[u8], size: Size, most: u64) -> Result<Unpacked, CommandError> {
+    let short = |found: usize, expected: usize| CommandError::Short {
+        found: found as u64,
+        expected: expected as u64,
+    };
+    let (header, body) = stream
+        .split_first_chunk::<HEADER>()
+        .ok_or_else(|| short(stream.len(), HEADER))?;
+    let word = |at: usize| {
+        let bytes = header.as_chunks().0.get(at).copied();
+        u32::from_le_bytes(bytes.unwrap_or_default())
+    };
+    let expect = |what, value, expected| {
+        let right = value == expected;
+        right
+            .then_some(())
+            .ok_or(CommandError::unknown(what, value))
+    };
+    expect("QUIC magic", word(0), MAGIC)?;
+    expect("QUIC version", word(1), VERSION)?;
+    let kind = Kind::of(word(2)).ok_or(CommandError::unknown("QUIC type", word(2)))?;
+    expect("QUIC width", word(3), size.width)?;
+    expect("QUIC height", word(4), size.height)?;
+    let count = u64::from(size.width) * u64::from(size.height);
+    let len = count * kind.bytes();
+    CommandError::at_most("bytes of an unpacked image", len, most)?;
+
+    let width = size.width as usize;
+    let mut bits = Bits::new(body);
+    let groups = kind.groups().iter();
+    let mut groups: Vec<Group> = groups
+        .map(|shifts| Group::new(kind.depth(), shifts, width))
+        .collect();
+    let (mut above, mut row) = (Vec::new(), vec![0; width]);
+    let mut pixels = Vec::with_capacity(len as usize);
+    for _ in 0..size.height {
+        row.fill(0);
+        for group in &mut groups {
+            group.decode_row(&mut bits, &above, &mut row)?;
+        }
+        if bits.is_over() {
+            return Err(short(pixels.len(), len as usize));
+        }
+        match kind {
+            Kind::Rgb16 => pixels.extend(row.iter().flat_map(|p| (*p as u16).to_le_bytes())),
+            _ => pixels.extend(row.iter().flat_map(|pixel| pixel.to_le_bytes())),
+        }
+        above.resize(width, 0);
+        std::mem::swap(&mut above, &mut row);
+    }
+    Ok(Unpacked { kind, pixels })
+}
+
+/// Bits of words of four bytes, from the highest down; zeros follow the last.
+struct Bits<'a> {
+    words: std::slice::Iter<'a, [u8; WORD]>,
+    /// The next bits, from the highest down: 32 at least.
+    next: u64,
+    /// How many there are.
+    count: u32,
+    /// Bits that are after the end.
+    past: u64,
+}
+
+impl<'a> Bits<'a> {
+    fn new(stream: &'a [u8]) -> Self {
+        let mut bits = Self {
+            words: stream.as_chunks().0.iter(),
+            next: 0,
+            count: 0,
+            past: 0,
+        };
+        bits.fill();
+        bits
+    }
+
+    fn fill(&mut self) {
+        while self.count <= 32 {
+            let word = self.words.next().map(|word| u32::from_le_bytes(*word));
+            if word.is_none() {
+                self.past += 32;
+            }
+            self.next |= u64::from(word.unwrap_or(0)) << (32 - self.count);
+            self.count += 32;
+        }
+    }
+
+    /// The next 32 bits.
+    fn peek(&self) -> u32 {
+        (self.next >> 32) as u32
+    }
+
+    /// Takes `count` bits, at most 32.
+    fn take(&mut self, count: u32) -> u32 {
+        let value = (self.next >> 32 >> (32 - count)) as u32;
+        self.next <<= count;
+        self.count -= count;
+        self.fill();
+        value
+    }
+
+    /// Whether bits were taken that there are not.
+    fn is_over(&self) -> bool {
+        self.past > u64::from(self.count)
+    }
+}
+
+/// One of the codes for residuals: `n` is written as `n >> code` zeros, a one, and the low bits of `n`
+/// if it is under `limit`; else `n - limit` in `long` bits, of which `zeros` and more are leading zeros.
+#[derive(Clone, Copy)]
+struct Golomb {
+    zeros: u32,
+    limit: u32,
+    long: u32,
+}
+
+impl Golomb {
+    const fn new(depth: u32, code: u32) -> Self {
+        let all = (1 << (depth - code)) - 1;
+        let most = MAX_BITS - depth;
+        let zeros = if most < all { most } else { all };
+        let limit = zeros << code;
+        let rest: u32 = (1 << depth) - limit;
+        Self {
+            zeros,
+            limit,
+            long: zeros + rest.next_power_of_two().ilog2(),
+        }
+    }
+
+    const fn cost(self, code: u32, residual: u32) -> u32 {
+        if residual < self.limit {
+            (residual >> code) + 1 + code
+        } else {
+            self.long
+        }
+    }
+}
+
+/// Channels of so many bits.
+struct Depth {
+    bits: u32,
+    /// As many codes as bits.
+    codes: [Golomb; CODES],
+}
+
+impl Depth {
+    const fn new(bits: u32) -> Self {
+        let mut codes = [Golomb::new(bits, 0); CODES];
+        let mut code = 1;
+        while code < bits {
+            codes[code as usize] = Golomb::new(bits, code);
+            code += 1;
+        }
+        Self { bits, codes }
+    }
+
+    const fn mask(&self) -> u32 {
+        (1 << self.bits) - 1
+    }
+
+    /// The bucket for a pixel behind one with this residual.
+    fn bucket(&self, residual: u8) -> usize {
+        (u32::from(residual) + 1).ilog2().min(self.bits - 1) as usize
+    }
+
+    fn residual(&self, code: u32, bits: &mut Bits<'_>) -> u8 {
+        let golomb = self.codes[code as usize % CODES];
+        let zeros = bits.peek().leading_zeros();
+        let residual = if zeros < golomb.zeros {
+            bits.take(zeros + 1);
+            zeros << code | bits.take(code)
+        } else {
+            golomb.limit + bits.take(golomb.long)
+        };
+        (residual & self.mask()) as u8
+    }
+
+    /// What is `residual` away from what was predicted.
+    fn value(&self, predicted: u32, residual: u8) -> u32 {
+        let half = u32::from(residual >> 1);
+        let difference = if residual & 1 == 0 { half } else { !half };
+        predicted.wrapping_add(difference) & self.mask()
+    }
+}
+
+static FIVE: Depth = Depth::new(5);
+static EIGHT: Depth = Depth::new(8);
+
+/// What is known of residuals that follow some others.
+#[derive(Clone, Copy)]
+struct Bucket {
+    best: u32,
+    sums: [u32; CODES],
+}
+
+impl Bucket {
+    fn learn(&mut self, depth: &Depth, residual: u8, trigger: u32) {
+        let mut least = u32::MAX;
+        for code in (0..depth.bits).rev() {
+            let at = code as usize % CODES;
+            self.sums[at] += depth.codes[at].cost(code, residual.into());
+            if self.sums[at] < least {
+                least = self.sums[at];
+                self.best = code;
+            }
+        }
+        if least > trigger {
+            self.sums.iter_mut().for_each(|sum| *sum >>= 1);
+        }
+    }
+}
+
+/// A colour, or alpha.
+struct Channel {
+    /// Its lowest bit in a pixel.
+    shift: u32,
+    buckets: [Bucket; CODES],
+    /// Of the row above from here on, of this row before.
+    residuals: Vec<u8>,
+}
+
+/// When the model learns.
+struct Pace {
+    age: usize,
+    /// Pixels until it is older.
+    left: usize,
+    /// Pixels until it learns.
+    wait: u32,
+    drawn: u8,
+}
+
+impl Pace {
+    /// Whether the model learns from this pixel.
+    fn learns(&mut self) -> bool {
+        if self.wait > 0 {
+            self.wait -= 1;
+            return false;
+        }
+        self.drawn = self.drawn.wrapping_add(1);
+        self.wait = u32::from(CHAOS[usize::from(self.drawn)]) & ((1 << self.age) - 1);
+        true
+    }
+
+    /// How many of `width` pixels, of which there is one at least, are coded at one age, which they then
+    /// end.
+    fn segment(&mut self, width: usize) -> usize {
+        if self.age == TRIGGERS.len() - 1 {
+            return width;
+        }
+        let length = self.left.min(width);
+        self.left -= length;
+        length
+    }
+
+    fn grow(&mut self) {
+        if self.left == 0 {
+            self.age += 1;
+            self.left = AGE_PIXELS;
+        }
+    }
+}
+
+/// Channels that share a pace and runs.
+struct Group {
+    depth: &'static Depth,
+    /// All of their bits in a pixel.
+    mask: u32,
+    channels: Vec<Channel>,
+    pace: Pace,
+    /// Place in [`RUN_ORDER`].
+    run_state: usize,
+}
+
+impl Group {
+    fn new(depth: &'static Depth, shifts: &[u32], width: usize) -> Self {
+        let bucket = Bucket {
+            best: depth.bits - 1,
+            sums: [0; CODES],
+        };
+        let channel = |&shift: &u32| Channel {
+            shift,
+            buckets: [bucket; CODES],
+            residuals: vec![0; width],
+        };
+        Self {
+            depth,
+            mask: shifts.iter().map(|shift| depth.mask() << shift).sum(),
+            channels: shifts.iter().map(channel).collect(),
+            pace: Pace {
+                age: 0,
+                left: AGE_PIXELS,
+                wait: 0,
+                drawn: u8::MAX,
+            },
+            run_state: 0,
+        }
+    }
+
+    /// Adds the group's bits to `row`; the first row has nothing `above`.
+    fn decode_row(
+        &mut self,
+        bits: &mut Bits<'_>,
+        above: &[u32],
+        row: &mut [u32],
+    ) -> Result<(), CommandError> {
+        let mut start = 0;
+        while start < row.len() {
+            let end = start + self.pace.segment(row.len() - start);
+            self.decode_segment(bits, above, row, start..end)?;
+            self.pace.grow();
+            start = end;
+        }
+        Ok(())
+    }
+
+    fn decode_segment(
+        &mut self,
+        bits: &mut Bits<'_>,
+        above: &[u32],
+        row: &mut [u32],
+        range: std::ops::Range<usize>,
+    ) -> Result<(), CommandError> {
+        let mask = self.mask;
+        let same = |row: &[u32], x: usize| (row[x - 1] ^ row[x]) & mask == 0;
+        let mut x = range.start;
+        let mut last_run = 0;
+        while x < range.end {
+            let flat = x > 2 && !above.is_empty() && same(above, x) && same(row, x - 1);
+            if flat && x != last_run {
+                last_run = x;
+                let end = x + self.run(bits, range.end - x)?;
+                let repeated = row[x - 1] & mask;
+                row[x..end].iter_mut().for_each(|pixel| *pixel |= repeated);
+                x = end;
+            } else {
+                let left = if x > 0 { Some(row[x - 1]) } else { None };
+                row[x] |= self.pixel(bits, x, left, above.get(x).copied());
+                x += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// The pixel in column `x`, predicted by those to its left and above.
+    fn pixel(
+        &mut self,
+        bits: &mut Bits<'_>,
+        x: usize,
+        left: Option<u32>,
+        above: Option<u32>,
+    ) -> u32 {
+        let learns = self.pace.learns();
+        let trigger = TRIGGERS[self.pace.age];
+        let (left, above) = (left.or(above).unwrap_or(0), above.or(left).unwrap_or(0));
+        let mut pixel = 0;
+        for channel in &mut self.channels {
+            let value = |pixel: u32| pixel >> channel.shift & self.depth.mask();
+            let predicted = (value(left) + value(above)) / 2;
+            let before = channel.residuals[x.saturating_sub(1)];
+            let bucket = &mut channel.buckets[self.depth.bucket(before)];
+            let residual = self.depth.residual(bucket.best, bits);
+            if learns {
+                bucket.learn(self.depth, residual, trigger);
+            }
+            channel.residuals[x] = residual;
+            pixel |= self.depth.value(predicted, residual) << channel.shift;
+        }
+        pixel
+    }
+
+    /// How many pixels repeat the last one, which `most` may.
+    fn run(&mut self, bits: &mut Bits<'_>, most: usize) -> Result<usize, CommandError> {
+        let mut length = 0;
+        while bits.take(1) != 0 && length <= most {
+            length += 1 << RUN_ORDER[self.run_state];
+            self.run_state = (self.run_state + 1).min(RUN_ORDER.len() - 1);
+        }
+        length += bits.take(RUN_ORDER[self.run_state].into()) as usize;
+        self.run_state = self.run_state.saturating_sub(1);
+        CommandError::at_most("pixels of a run", length as u64, most as u64)?;
+        Ok(length)
+    }
+}
+
+#[cfg(test)]
+mod tests;
