@@ -85,6 +85,22 @@ impl Snapshot<Canvas> {
     }
 }
 
+impl Snapshot<Canvas> {
+    /// A picture of its own of what is in `area`, if all of that is on the surface.
+    pub(crate) fn cut(canvas: &Canvas, area: Rect) -> Option<Self> {
+        let inside = area.intersection(canvas.area()) == area;
+        inside.then(|| {
+            let (canvas, ..) = canvas.copy(area);
+            let (corner, size) = ((0, 0), canvas.size());
+            Self {
+                canvas,
+                corner,
+                size,
+            }
+        })
+    }
+}
+
 impl<'a> Snapshot<&'a Canvas> {
     /// The surface itself.
     pub(crate) fn of(canvas: &'a Canvas) -> Self {

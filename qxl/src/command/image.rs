@@ -1,12 +1,12 @@
 //! Images, as the guest stores them.
 
-use caraway_spice::Size;
+use caraway_spice::{Rect, Size};
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::U32;
 
 use super::quic::{self, Unpacked};
 use super::wire;
-use super::{Chunks, CommandError, MAX_SIDE, MAX_UNPACKED, some};
+use super::{Chunks, CommandError, Dialect, MAX_SIDE, MAX_UNPACKED, some};
 use crate::canvas::{Form, OPAQUE, PixelFormat, Pixels, from_555};
 use crate::device::{AddressError, GuestAddress, Slots};
 
@@ -115,7 +115,11 @@ pub(crate) struct Bitmap {
 
 impl Bitmap {
     /// The bitmap whose `QXLBitmap` is at `address`.
-    pub(super) fn decode(slots: &Slots, address: GuestAddress) -> Result<Self, CommandError> {
+    pub(super) fn decode(
+        slots: &Slots,
+        address: GuestAddress,
+        dialect: Dialect,
+    ) -> Result<Self, CommandError> {
         let wire: wire::Bitmap = slots.get(address)?;
         let (width, height) = (wire.width.get(), wire.height.get());
         CommandError::at_most("image width", width, MAX_SIDE)?;
@@ -143,13 +147,14 @@ impl Bitmap {
             Some(address) => palette(slots, address, format.palette())?,
             None => Vec::new(),
         };
+        let palette = palette.into_iter().map(|color| dialect.color(color));
         Ok(Self {
             format,
             width,
             height,
             stride,
             top_down: wire.flags & FLAG_TOP_DOWN != 0,
-            palette,
+            palette: palette.collect(),
             opaque: false,
             data: Store::Guest(data),
             row: Vec::new(),
@@ -364,15 +369,21 @@ pub(crate) enum Image {
     Bitmap(Bitmap),
     /// On a surface; 0 is the primary one.
     Surface(u32),
+    /// What is in this area of the surface that is drawn on before it is drawn on.
+    Itself(Rect),
 }
 
 impl Image {
     /// The image at `address`.
-    pub(super) fn decode(slots: &Slots, address: GuestAddress) -> Result<Self, CommandError> {
+    pub(super) fn decode(
+        slots: &Slots,
+        address: GuestAddress,
+        dialect: Dialect,
+    ) -> Result<Self, CommandError> {
         let descriptor: wire::ImageDescriptor = slots.get(address)?;
         let body = address.plus(size_of::<wire::ImageDescriptor>() as u64);
         let mut bitmap = match descriptor.kind {
-            IMAGE_BITMAP => Bitmap::decode(slots, body)?,
+            IMAGE_BITMAP => Bitmap::decode(slots, body, dialect)?,
             IMAGE_QUIC => {
                 let size = Size {
                     width: descriptor.width.get(),
@@ -381,8 +392,8 @@ impl Image {
                 Bitmap::unpacked(slots, body, size)?
             }
             IMAGE_SURFACE => {
-                let id: U32 = slots.get(body)?;
-                return Ok(Self::Surface(id.get()));
+                let surface: wire::SurfaceId = slots.get(body)?;
+                return Ok(Self::Surface(surface.id.get()));
             }
             other => return Err(CommandError::unknown("image type", other.into())),
         };

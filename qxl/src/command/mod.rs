@@ -12,6 +12,7 @@ mod path;
 mod quic;
 mod string;
 mod surface;
+mod update;
 pub(crate) mod wire;
 
 pub(crate) use chunks::Chunks;
@@ -19,7 +20,9 @@ pub(crate) use cursor::CursorCommand;
 pub(crate) use draw::Drawable;
 pub(crate) use image::{BitmapPixels, Image};
 pub(crate) use surface::{SurfaceCommand, SurfaceShape};
+pub(crate) use update::UpdateCommand;
 
+use crate::canvas::from_555;
 use crate::device::{AddressError, GuestAddress};
 
 /// The most pieces that one chain of chunks may have: a line each of the tallest screen, and then
@@ -37,6 +40,27 @@ const MAX_SHAPES: u64 = 1 << 20;
 const MAX_DISTANCE: i32 = 1 << 24;
 /// The most pixels across or down a cursor.
 const MAX_CURSOR_SIDE: u16 = 512;
+
+/// How a driver writes its commands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    /// As all do that came after the first.
+    Native,
+    /// As the first did, in the compatibility modes: there is one surface only.
+    Compat,
+    /// The same in modes of 16 bits, where colours of brushes and palettes have 5 bits each.
+    Compat16,
+}
+
+impl Dialect {
+    /// A colour as it is drawn.
+    const fn color(self, color: u32) -> u32 {
+        match self {
+            Self::Native | Self::Compat => color,
+            Self::Compat16 => from_555(color as u16),
+        }
+    }
+}
 
 /// What an entry of the command ring is (`QXLCommand.type`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

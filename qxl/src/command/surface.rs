@@ -72,6 +72,18 @@ impl SurfaceShape {
         }
     }
 
+    /// The primary surface of a compatibility mode, at the start of BAR 0, which is at `data`.
+    pub(crate) fn compat(width: u32, height: u32, data: GuestAddress) -> Self {
+        Self {
+            width,
+            height,
+            stride: -(width as i32 * 4),
+            format: PixelFormat::Xrgb,
+            data,
+            keep: false,
+        }
+    }
+
     /// Whether it could be on a screen: it has more than alpha.
     pub(crate) fn has_colors(&self) -> bool {
         self.format.bits() >= 16

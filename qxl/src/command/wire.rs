@@ -47,6 +47,26 @@ wire! {
         body: [u8; 68],
     }
 
+    /// `QXLCompatDrawable` up to the part that depends on its type.
+    struct CompatDrawable {
+        release: [u8; 8],
+        effect: u8,
+        kind: u8,
+        bitmap_offset: U16,
+        bitmap_area: WireRect,
+        bbox: WireRect,
+        clip_kind: U32,
+        clip_data: U64,
+        mm_time: U32,
+        body: [u8; 68],
+    }
+
+    /// `QXLUpdateCmd` without its surface, which came later.
+    struct Update { release: [u8; 8], area: WireRect, id: U32 }
+
+    /// The surface of a `QXLUpdateCmd`, or of an image that is one.
+    struct SurfaceId { id: U32 }
+
     /// `QXLQMask`.
     struct Mask { flags: u8, x: I32, y: I32, bitmap: U64 }
 
@@ -67,6 +87,9 @@ wire! {
 
     /// `QXLAlphaBlend`.
     struct AlphaBlend { flags: U16, alpha: u8, image: U64, area: WireRect }
+
+    /// `QXLCompatAlphaBlend`.
+    struct CompatAlphaBlend { alpha: u8, image: U64, area: WireRect }
 
     /// `QXLComposite`.
     struct Composite {
@@ -184,6 +207,7 @@ wire! {
 
 const _: () = {
     assert!(size_of::<Drawable>() == 191);
+    assert!(size_of::<CompatDrawable>() == 128);
     assert!(size_of::<Surface>() == 41);
     assert!(size_of::<CursorCommand>() == 22);
     assert!(size_of::<Mask>() == 17);

@@ -86,6 +86,10 @@ pub(crate) struct Slot {
     pub(crate) start: u64,
     /// Size in bytes.
     pub(crate) len: u64,
+    /// What an address of the first byte has as its offset: 0, but in the compatibility modes, whose
+    /// drivers write guest-physical addresses.
+    #[serde(default)]
+    pub(crate) base: u64,
 }
 
 /// A BAR that slots may be in, where the guest has put it.
@@ -147,6 +151,7 @@ impl Slots {
                 bar: bar.bar,
                 start: offset,
                 len,
+                base: 0,
             })
         };
         let slot_error = SlotError::Range {
@@ -156,6 +161,16 @@ impl Slots {
         };
         *slot = Some(bars.iter().find_map(inside).ok_or(slot_error)?);
         Ok(())
+    }
+
+    /// Makes slot 0 of all of `bar`, with guest-physical addresses.
+    pub(crate) fn add_physical(&mut self, bar: &PlacedBar) {
+        self.slots[0] = Some(Slot {
+            bar: bar.bar,
+            start: 0,
+            len: bar.size,
+            base: bar.base,
+        });
     }
 
     /// Takes slot `number` away if it is there.
@@ -195,19 +210,20 @@ impl Slots {
         if address.generation() != 0 {
             return Err(AddressError::Generation(address.0, address.generation()));
         }
-        let end = address.offset().checked_add(len);
-        if end.is_none_or(|end| end > slot.len) {
+        let offset = address.offset().checked_sub(slot.base);
+        let end = offset.and_then(|offset| offset.checked_add(len));
+        let Some(offset) = offset.filter(|_| end.is_some_and(|end| end <= slot.len)) else {
             return Err(AddressError::Outside {
                 address: address.0,
                 len,
                 size: slot.len,
             });
-        }
+        };
         let memory = self.memories.iter().find(|(bar, _)| *bar == slot.bar);
         let (_, memory) = memory.ok_or(AddressError::NoSlot(address.0))?;
         Ok(Place {
             memory: memory.clone(),
-            offset: slot.start + address.offset(),
+            offset: slot.start + offset,
         })
     }
 
@@ -268,6 +284,22 @@ mod tests {
         assert!(refused(2 << 56, 1));
         assert!(refused(0xff << 56, 1));
         assert!(refused(1 << 56 | 1 << 48, 1));
+    }
+
+    #[test]
+    fn physical_addresses_are_those_of_the_bar() {
+        let mut slots = slots();
+        slots.add_physical(&BAR);
+        slots.memories[0].1.write(0x1010, &[0xab]).unwrap();
+        let mut byte = [0];
+
+        let place = slots.resolve(GuestAddress(0xf000_1010), 1).unwrap();
+        place.read(0, &mut byte).unwrap();
+
+        assert_eq!(byte, [0xab]);
+        for (address, len) in [(0xefff_ffff, 1), (0, 1), (0xf000_ffff, 2), (0xf001_0000, 1)] {
+            assert!(slots.resolve(GuestAddress(address), len).is_err());
+        }
     }
 
     #[test]

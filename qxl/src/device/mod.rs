@@ -38,6 +38,7 @@ use parking_lot::{Mutex, RwLock};
 use vm_memory::MmapRegion;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+use crate::command::Dialect;
 use crate::config::{QxlConfig, QxlError};
 use crate::memory::Memory;
 use crate::recorder::Recorder;
@@ -74,6 +75,10 @@ enum Mode {
     Undefined,
     /// The guest's commands.
     Native,
+    /// Those of the first drivers (port SET_MODE).
+    Compat,
+    /// The same in modes of 16 bits.
+    Compat16,
 }
 
 impl Mode {
@@ -84,6 +89,11 @@ impl Mode {
         } else {
             Self::Undefined
         }
+    }
+
+    /// Whether there is a primary surface, which the guest draws on.
+    const fn has_primary(self) -> bool {
+        matches!(self, Self::Native | Self::Compat | Self::Compat16)
     }
 }
 
@@ -239,7 +249,18 @@ impl Qxl {
         match self.mode.load(Ordering::SeqCst) {
             0 => Mode::Vga,
             1 => Mode::Undefined,
-            _ => Mode::Native,
+            2 => Mode::Native,
+            3 => Mode::Compat,
+            _ => Mode::Compat16,
+        }
+    }
+
+    /// How the guest writes its commands.
+    fn dialect(&self) -> Dialect {
+        match self.mode() {
+            Mode::Vga | Mode::Undefined | Mode::Native => Dialect::Native,
+            Mode::Compat => Dialect::Compat,
+            Mode::Compat16 => Dialect::Compat16,
         }
     }
 
@@ -273,7 +294,7 @@ impl Qxl {
         core.releases = Releases::default();
         core.logged.clear();
         self.interrupts.update(&self.ram);
-        if self.mode() == Mode::Native {
+        if self.mode().has_primary() {
             core.note(|recorder, _| recorder.destroy_primary());
         }
         let mode = Mode::at_reset(&self.config);
@@ -288,7 +309,7 @@ impl Qxl {
         self.mode.store(mode as u8, Ordering::SeqCst);
         core.view.forget();
         self.refreshed.store(0, Ordering::SeqCst);
-        if mode != Mode::Native {
+        if !mode.has_primary() {
             self.screen.write().remove();
             self.news.layout();
             self.wake();

@@ -12,7 +12,8 @@ use super::{Core, Mode, Qxl, interrupts};
 use crate::canvas::{Canvas, Draw, Form, PixelFormat, Pixels, Snapshot};
 use crate::command::wire::RingCommand;
 use crate::command::{
-    BitmapPixels, CommandError, CommandKind, CursorCommand, Drawable, Image, SurfaceCommand,
+    BitmapPixels, CommandError, CommandKind, CursorCommand, Dialect, Drawable, Image,
+    SurfaceCommand, UpdateCommand,
 };
 
 /// The most commands that one call of [`Qxl::process`] takes; then others get their turn.
@@ -133,7 +134,9 @@ impl Qxl {
             self.guest_bug(&error);
             return;
         }
-        core.note(|recorder, slots| recorder.command(slots, kind, address));
+        if self.dialect() == Dialect::Native {
+            core.note(|recorder, slots| recorder.command(slots, kind, address));
+        }
         let result = match (kind, ring) {
             (CommandKind::Draw, Ring::Commands) => self.draw(core, address).map(|()| Fate::Done),
             (CommandKind::Surface, Ring::Commands) => Self::surface(core, address),
@@ -141,7 +144,10 @@ impl Qxl {
                 self.cursor_command(core, address).map(|()| Fate::Done)
             }
             (CommandKind::Nop, _) => return,
-            (CommandKind::Update | CommandKind::Message, Ring::Commands) => Ok(Fate::Done),
+            (CommandKind::Update, Ring::Commands) => {
+                self.update_command(core, address).map(|()| Fate::Done)
+            }
+            (CommandKind::Message, Ring::Commands) => Ok(Fate::Done),
             _ => {
                 core.log_once("wrong ring", &"a command is in the wrong ring");
                 Ok(Fate::Done)
@@ -208,8 +214,18 @@ impl Qxl {
         Ok(())
     }
 
+    /// Writes pixels back, and says in the ROM that it is done.
+    fn update_command(&self, core: &mut Core, address: GuestAddress) -> Result<(), CommandError> {
+        let update = UpdateCommand::decode(&core.slots, address, self.dialect())?;
+        if let Err(error) = self.update_area(core, update.surface, update.area) {
+            core.log_once("update command", &error);
+        }
+        self.rom.set_update_id(update.id);
+        Ok(())
+    }
+
     fn draw(&self, core: &mut Core, address: GuestAddress) -> Result<(), CommandError> {
-        let drawable = Drawable::decode(&core.slots, address)?;
+        let drawable = Drawable::decode(&core.slots, address, self.dialect())?;
         let target = drawable.surface;
         if target == 0 {
             let mut screen = self.screen.write();
@@ -277,6 +293,8 @@ enum Picture<'a> {
     Surface(Snapshot<&'a Canvas>),
     /// Of the surface that is drawn on.
     Itself(Snapshot<Canvas>),
+    /// A part of it, as it was.
+    Part(Snapshot<Canvas>),
 }
 
 impl Picture<'_> {
@@ -284,7 +302,7 @@ impl Picture<'_> {
         match self {
             Self::Bitmap(pixels) => pixels,
             Self::Surface(pixels) => pixels,
-            Self::Itself(pixels) => pixels,
+            Self::Itself(pixels) | Self::Part(pixels) => pixels,
         }
     }
 }
@@ -306,7 +324,7 @@ impl Pixels for Picture<'_> {
         match self {
             Self::Bitmap(pixels) => pixels.read(x, y, row),
             Self::Surface(pixels) => pixels.read(x, y, row),
-            Self::Itself(pixels) => pixels.read(x, y, row),
+            Self::Itself(pixels) | Self::Part(pixels) => pixels.read(x, y, row),
         }
     }
 }
@@ -360,6 +378,7 @@ fn draw<'a>(drawable: Drawable, canvas: &mut Canvas, surface: impl Fn(u32) -> Op
             Image::Bitmap(bitmap) => Picture::Bitmap(bitmap.pixels(form, format)?),
             Image::Surface(id) if id == target => Picture::Itself(Snapshot::copied(canvas, needed)),
             Image::Surface(id) => Picture::Surface(Snapshot::of(surface(id)?)),
+            Image::Itself(area) => Picture::Part(Snapshot::cut(canvas, area)?),
         };
         let readable = form != Form::Bits || picture.format() == PixelFormat::A1;
         readable.then_some(picture)

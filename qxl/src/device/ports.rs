@@ -21,7 +21,7 @@ enum Port {
     FlushRelease,
     /// One that works on a [`Request`], at once or later.
     Request(RequestPort, Timing),
-    /// One that no driver of revision 2 or later uses.
+    /// One that the reference does not offer either.
     Obsolete(&'static str),
 }
 
@@ -36,6 +36,7 @@ enum RequestPort {
     DestroyAllSurfaces,
     FlushSurfaces,
     MonitorsConfig,
+    SetMode,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +58,7 @@ impl Port {
             3 => Self::UpdateIrq,
             4 => Self::NotifyOom,
             5 => Self::Reset,
-            6 => Self::Obsolete("SET_MODE"),
+            6 => Self::Request(R::SetMode, Sync),
             7 => Self::Log,
             8 => Self::Request(R::MemslotAdd, Sync),
             9 => Self::MemslotDel,
@@ -88,7 +89,10 @@ impl Port {
                 | Self::MemslotDel
                 | Self::UpdateIrq
                 | Self::Log
-                | Self::Request(RequestPort::MemslotAdd | RequestPort::CreatePrimary, _)
+                | Self::Request(
+                    RequestPort::MemslotAdd | RequestPort::CreatePrimary | RequestPort::SetMode,
+                    _
+                )
         )
     }
 }
@@ -104,6 +108,7 @@ pub(super) enum Request {
     DestroyAllSurfaces,
     FlushSurfaces,
     MonitorsConfig(GuestAddress),
+    SetMode(u8),
 }
 
 /// Why a port's work can't be done.
@@ -115,12 +120,18 @@ pub(super) enum PortError {
     /// The port is none.
     #[error("port {0} does not exist")]
     NoPort(u64),
-    /// The port belongs to drivers older than this revision.
+    /// The port is one that nobody ever offered.
     #[error("port {0} is not offered")]
     Obsolete(&'static str),
     /// Only one asynchronous port works at a time.
     #[error("port {0} was written before the last asynchronous one was done")]
     Busy(u64),
+    /// The compatibility mode is not in the list.
+    #[error("there is no mode {0}")]
+    NoMode(u8),
+    /// The guest has not said where BAR 0 is.
+    #[error("a mode was set before BAR 0 had an address")]
+    NoBar,
     /// The slot can't be made.
     #[error(transparent)]
     Slot(#[from] super::memslots::SlotError),
@@ -245,6 +256,7 @@ impl Qxl {
             RequestPort::DestroyAllSurfaces => Request::DestroyAllSurfaces,
             RequestPort::FlushSurfaces => Request::FlushSurfaces,
             RequestPort::MonitorsConfig => Request::MonitorsConfig(self.ram.monitors_config()),
+            RequestPort::SetMode => Request::SetMode(value),
         })
     }
 
@@ -270,7 +282,8 @@ impl Qxl {
             Request::MemslotAdd { slot, start, end } => {
                 core.slots.add(*slot, *start, *end, &self.placed_bars())?;
             }
-            Request::CreatePrimary(shape) => self.create_primary(core, *shape)?,
+            Request::CreatePrimary(shape) => self.create_primary(core, *shape, Mode::Native)?,
+            Request::SetMode(place) => self.set_compat_mode(core, *place)?,
             Request::DestroyPrimary => {
                 self.drain(core);
                 self.destroy_primary(core);
@@ -308,21 +321,46 @@ impl Qxl {
     }
 
     fn destroy_primary(&self, core: &mut Core) {
-        if self.mode() == Mode::Native {
+        if self.mode().has_primary() {
             core.note(|recorder, _| recorder.destroy_primary());
             self.set_mode(core, Mode::Undefined);
             self.set_cursor(CursorState::default());
         }
     }
 
-    fn create_primary(&self, core: &mut Core, shape: SurfaceShape) -> Result<(), PortError> {
+    /// Begins anew in the mode at `place` of the ROM's list, as the first drivers wanted it: 32 bits
+    /// whatever the mode says, with the lowest row first, and guest-physical addresses.
+    fn set_compat_mode(&self, core: &mut Core, place: u8) -> Result<(), PortError> {
+        let (width, height, bits) = self.rom.mode(place).ok_or(PortError::NoMode(place))?;
+        let bars = self.placed_bars();
+        let bar = bars.iter().find(|bar| bar.bar == super::BAR_RAM);
+        let bar = bar.ok_or(PortError::NoBar)?;
+        self.hard_reset(core);
+        core.slots.add_physical(bar);
+        let shape = SurfaceShape::compat(width, height, GuestAddress(bar.base));
+        let mode = if bits == 16 {
+            Mode::Compat16
+        } else {
+            Mode::Compat
+        };
+        self.create_primary(core, shape, mode)?;
+        self.rom.set_mode(place);
+        Ok(())
+    }
+
+    fn create_primary(
+        &self,
+        core: &mut Core,
+        shape: SurfaceShape,
+        mode: Mode,
+    ) -> Result<(), PortError> {
         let (len, most) = (shape.len(), self.config.vgamem);
         if len > most {
             return Err(PortError::PrimaryTooLarge { len, most });
         }
         let place = core.slots.resolve(shape.data, len);
         let place = place.map_err(CommandError::from)?;
-        if self.mode() == Mode::Native {
+        if self.mode().has_primary() {
             tracing::debug!("the guest replaces its primary surface without destroying it first");
             core.note(|recorder, _| recorder.destroy_primary());
         }
@@ -332,7 +370,7 @@ impl Qxl {
         }
         canvas.damage(canvas.area());
         core.note(|recorder, _| recorder.create_primary(&shape, &place));
-        self.set_mode(core, Mode::Native);
+        self.set_mode(core, mode);
         self.screen.write().replace(canvas, Some(shape));
         self.news.layout();
         Ok(())
@@ -341,7 +379,12 @@ impl Qxl {
     /// Writes what a surface has of `area` back into guest memory. Like the reference it forgives old
     /// drivers that ask for nothing, and others that ask for a surface that is gone or for more than it
     /// has.
-    fn update_area(&self, core: &mut Core, surface: u32, area: Rect) -> Result<(), PortError> {
+    pub(super) fn update_area(
+        &self,
+        core: &mut Core,
+        surface: u32,
+        area: Rect,
+    ) -> Result<(), PortError> {
         if area.left == area.right || area.top == area.bottom {
             return Ok(());
         }

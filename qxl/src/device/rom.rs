@@ -2,6 +2,7 @@
 //! host's wishes for its monitors.
 
 use caraway_spice::HeadRequest;
+use serde::{Deserialize, Serialize};
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U32, U64};
 
@@ -19,6 +20,8 @@ const PAGE: u64 = 4096;
 /// Heads that the host's wishes have room for.
 const MAX_HEADS: usize = 64;
 
+const UPDATE_ID: u64 = 0x08;
+const MODE: u64 = 0x14;
 const CLIENT_PRESENT: u64 = 0x45;
 const CLIENT_CAPABILITIES: u64 = 0x46;
 const MONITORS_CRC: u64 = 0x80;
@@ -143,8 +146,15 @@ fn modes(size: u64) -> Vec<Mode> {
     (0..).zip(all).filter_map(mode).collect()
 }
 
-/// The ROM: nothing in it changes but what [`set_clients`](Self::set_clients) and
-/// [`set_monitors`](Self::set_monitors) say.
+/// What the device tells the oldest drivers in its ROM.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OldAnswers {
+    mode: u32,
+    update_id: u32,
+}
+
+/// The ROM: nothing in it changes but what its `set` methods say.
 pub(crate) struct Rom {
     memory: Memory,
     config: QxlConfig,
@@ -205,6 +215,38 @@ impl Rom {
     /// The ROM is as large as its contents.
     fn put(&self, at: u64, bytes: &[u8]) {
         let _ = self.memory.write(at, bytes);
+    }
+
+    /// Width and height in pixels and bits a pixel of the mode in this place of the list.
+    pub(crate) fn mode(&self, place: u8) -> Option<(u32, u32, u32)> {
+        let modes = modes(self.config.vgamem);
+        let mode = modes.get(usize::from(place))?;
+        Some((mode.x_res.get(), mode.y_res.get(), mode.bits.get()))
+    }
+
+    /// Says which compatibility mode there is.
+    pub(crate) fn set_mode(&self, place: u8) {
+        self.put(MODE, &u32::from(place).to_le_bytes());
+    }
+
+    /// Says that update command `id` is done.
+    pub(crate) fn set_update_id(&self, id: u32) {
+        self.put(UPDATE_ID, &id.to_le_bytes());
+    }
+
+    /// What the oldest drivers look at: the mode and the latest update.
+    pub(crate) fn old_answers(&self) -> OldAnswers {
+        let word = |at| self.memory.get::<U32>(at).unwrap_or_default().get();
+        OldAnswers {
+            mode: word(MODE),
+            update_id: word(UPDATE_ID),
+        }
+    }
+
+    /// Takes saved answers on.
+    pub(crate) fn restore_old_answers(&self, answers: &OldAnswers) {
+        self.put(MODE, &answers.mode.to_le_bytes());
+        self.put(UPDATE_ID, &answers.update_id.to_le_bytes());
     }
 
     /// Says whether clients are there and what all of them can do; whether that is news.

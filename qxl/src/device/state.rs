@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::memslots::{SLOTS, Slot};
 use super::ports::Request;
 use super::release::Releases;
+use super::rom::OldAnswers;
 use super::surfaces::SurfaceState;
 use super::{Core, Mode, Qxl, interrupts};
 use crate::canvas::Canvas;
@@ -57,6 +58,8 @@ pub struct QxlState {
     pending: Option<Request>,
     cursor: CursorStateState,
     rom: Vec<u8>,
+    #[serde(default)]
+    old_answers: OldAnswers,
 }
 
 fn save_cursor(cursor: &CursorState) -> CursorStateState {
@@ -118,7 +121,7 @@ impl Qxl {
         if !core.slots.possible(&state.slots) {
             return Err(Self::invalid("a memory slot is outside of its BAR".into()));
         }
-        if (state.mode == Mode::Native) != state.primary.is_some() {
+        if state.mode.has_primary() != state.primary.is_some() {
             let what = format!("mode {:?} and a primary surface", state.mode);
             return Err(Self::invalid(what));
         }
@@ -202,6 +205,7 @@ impl Stateful for &Qxl {
             pending: self.pending.lock().clone(),
             cursor: save_cursor(&self.cursor.lock()),
             rom: self.rom.save(),
+            old_answers: self.rom.old_answers(),
         }
     }
 
@@ -215,6 +219,7 @@ impl Stateful for &Qxl {
         core.releases = state.releases;
         *self.pending.lock() = state.pending;
         let other_clients = self.rom.restore(&state.rom);
+        self.rom.restore_old_answers(&state.old_answers);
         drop(core);
         if other_clients {
             self.interrupts.raise(&self.ram, interrupts::CLIENT);

@@ -6,6 +6,7 @@
 
 #![no_main]
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use caraway_devices::pci::PciFunction;
@@ -29,7 +30,9 @@ const VRAM_BASE: u64 = 0xf000_0000;
 /// `QXLRam` is in the last 8 KiB.
 const HEADER: u64 = RAM - 8192;
 /// Where commands are, after the frame buffer.
-const HEAP: u64 = 1 << 20;
+const HEAP: u64 = VGAMEM;
+/// Room for a compatibility mode of 640 x 480.
+const VGAMEM: u64 = 2 << 20;
 /// The memory slot of BAR 0, as the top byte of an address.
 const SLOT: u64 = 1 << 56;
 const WIDTH: u32 = 64;
@@ -51,6 +54,7 @@ mod ram {
 mod port {
     pub const NOTIFY: u64 = 0;
     pub const RESET: u64 = 5;
+    pub const SET_MODE: u64 = 6;
     pub const MEMSLOT_ADD: u64 = 8;
     pub const CREATE_PRIMARY: u64 = 12;
     /// There are no more.
@@ -58,6 +62,7 @@ mod port {
 }
 
 const DRAW: u32 = 1;
+const UPDATE: u32 = 2;
 const CURSOR: u32 = 3;
 const SURFACE: u32 = 5;
 
@@ -128,14 +133,29 @@ fn drive(mut dice: Dice<'_>) {
 }
 
 /// Structures in the order in which they are put together, which know where they will be.
-struct Heap(Vec<u8>);
+struct Heap {
+    bytes: Vec<u8>,
+    /// Written as the first drivers did.
+    compat: bool,
+}
 
 impl Heap {
+    fn new(compat: bool) -> Self {
+        let bytes = Vec::new();
+        Self { bytes, compat }
+    }
+
+    /// The address of what is so many bytes behind the start.
+    fn address(&self, at: usize) -> u64 {
+        let base = if self.compat { RAM_BASE } else { SLOT };
+        base + HEAP + at as u64
+    }
+
     /// Adds bytes; their address.
     fn put(&mut self, bytes: &[u8]) -> u64 {
-        self.0.resize(self.0.len().next_multiple_of(8), 0);
-        let at = SLOT | (HEAP + self.0.len() as u64);
-        self.0.extend(bytes);
+        self.bytes.resize(self.bytes.len().next_multiple_of(8), 0);
+        let at = self.address(self.bytes.len());
+        self.bytes.extend(bytes);
         at
     }
 
@@ -158,6 +178,10 @@ impl Heap {
             image.extend([104, 0]);
             image.extend(le(&[width, height, dice.up_to(3) as u32]));
             return self.put(&image);
+        }
+        if dice.rarely() {
+            // What the command names of the surface itself.
+            return 0;
         }
         if dice.rarely() {
             return self.packed(dice, width, height);
@@ -232,14 +256,27 @@ impl Heap {
         } else {
             0
         };
+        let itself = le(&[2, 3, 12, 23].map(|side| side + dice.up_to(3) as u32));
+        if self.compat {
+            let mut drawable = vec![0; 8];
+            drawable.extend([1, kind, u8::from(dice.rarely()), 0]);
+            drawable.extend(itself);
+            drawable.extend(le(&area));
+            drawable.extend(le(&[u32::from(clip != 0)]));
+            drawable.extend(clip.to_le_bytes());
+            drawable.extend([0; 4]);
+            drawable.extend(body);
+            drawable.resize(128, 0);
+            return self.put(&drawable);
+        }
         let mut drawable = vec![0; 8];
         drawable.extend(le(&[if dice.rarely() {
             1 + dice.up_to(2) as u32
         } else {
             0
         }]));
-        drawable.extend([1, kind, 0]);
-        drawable.extend([0; 16]);
+        drawable.extend([1, kind, u8::from(dice.rarely())]);
+        drawable.extend(itself);
         drawable.extend(le(&area));
         drawable.extend(le(&[u32::from(clip != 0)]));
         drawable.extend(clip.to_le_bytes());
@@ -332,6 +369,8 @@ impl Heap {
                     dice.pick(&[8, 0x10, 0x20, 0x40, 0x41, 0x80]),
                     dice.byte() & 7,
                 ]),
+                // The flags of an alpha blend came later.
+                Bytes(2) if kind == 13 && self.compat => {}
                 Bytes(count) => body.extend(&dice.field().to_le_bytes()[..count]),
             }
         }
@@ -344,10 +383,17 @@ impl Heap {
         let (left, top) = (dice.up_to(20) as u32, dice.up_to(20) as u32);
         // Top, left, bottom, right.
         let area = [top, left, top + height, left + width];
-        match dice.up_to(BODIES.len() + 1) {
+        match dice.up_to(BODIES.len() + 2) {
             kind if kind < BODIES.len() => {
                 let body = self.body(dice, kind, (width, height));
                 (DRAW, self.drawable(dice, kind as u8, area, &body))
+            }
+            17 => {
+                // Whose pixels are wanted back.
+                let mut update = vec![0; 8];
+                update.extend(le(&area));
+                update.extend(le(&[dice.number() as u32, dice.up_to(3) as u32]));
+                (UPDATE, self.put(&update))
             }
             15 => {
                 // A surface in BAR 1 comes or goes.
@@ -396,13 +442,13 @@ impl Heap {
 
     /// Makes something another.
     fn damage(&mut self, dice: &mut Dice<'_>) {
-        let at = dice.up_to(self.0.len() - 1);
+        let at = dice.up_to(self.bytes.len() - 1);
         let value = match dice.byte() {
-            ..0x60 => SLOT | (HEAP + dice.up_to(self.0.len()) as u64),
+            ..0x60 => self.address(dice.up_to(self.bytes.len())),
             _ => dice.field(),
         };
-        let width = dice.pick(&[1, 2, 4, 8]).min(self.0.len() - at);
-        self.0[at..at + width].copy_from_slice(&value.to_le_bytes()[..width]);
+        let width = dice.pick(&[1, 2, 4, 8]).min(self.bytes.len() - at);
+        self.bytes[at..at + width].copy_from_slice(&value.to_le_bytes()[..width]);
     }
 }
 
@@ -422,6 +468,8 @@ fn fill(colour: u32) -> Vec<u8> {
 
 struct Guest {
     qxl: Arc<Qxl>,
+    /// Whether it has set a compatibility mode.
+    compat: Cell<bool>,
 }
 
 impl Guest {
@@ -429,12 +477,13 @@ impl Guest {
         let config = QxlConfig {
             ram: RAM,
             vram: VRAM,
-            vgamem: 1 << 20,
+            vgamem: VGAMEM,
             surfaces: 16,
             ..QxlConfig::default()
         };
         let qxl = Qxl::new(config, FakeLine::new(), FakeClock::new(0)).expect("sizes are possible");
-        let guest = Self { qxl };
+        let compat = Cell::new(false);
+        let guest = Self { qxl, compat };
         guest.place_bars();
         guest
     }
@@ -462,6 +511,7 @@ impl Guest {
 
     /// Resets and goes to a screen of a known size.
     fn set_up(&self) {
+        self.compat.set(false);
         self.out(port::RESET, 0);
         self.set(ram::INT_MASK, &[0x27, 0, 0, 0]);
         let slots = [
@@ -503,7 +553,7 @@ impl Guest {
             self.meddle(dice);
             return;
         }
-        let mut heap = Heap(Vec::new());
+        let mut heap = Heap::new(self.compat.get());
         let (kind, command) = heap.command(dice);
         let damaged = dice.flip();
         if damaged {
@@ -511,7 +561,7 @@ impl Guest {
                 heap.damage(dice);
             }
         }
-        self.qxl.bar_write(0, HEAP, &heap.0);
+        self.qxl.bar_write(0, HEAP, &heap.bytes);
         let kind = dice.mostly(kind.into()) as u32;
         let command = dice.mostly(command);
         self.run(kind, command);
@@ -522,7 +572,7 @@ impl Guest {
 
     /// Writes to what is not a command: ports, registers, rings.
     fn meddle(&self, dice: &mut Dice<'_>) {
-        match dice.up_to(8) {
+        match dice.up_to(9) {
             0 => self.out(dice.up_to(port::END + 6) as u64, dice.up_to(8) as u8),
             1 => {
                 let at = dice.up_to(0x14e4) as u64 & !3;
@@ -545,11 +595,11 @@ impl Guest {
                 self.out(dice.pick(&[2, 16, 22]), 0);
             }
             5 => {
-                let mut heads = Heap(Vec::new());
+                let mut heads = Heap::new(self.compat.get());
                 let mut config = vec![dice.up_to(5) as u8, 0, 4, 0];
                 config.extend((0..4 * 7).flat_map(|_| le(&[dice.field() as u32])));
                 let config = dice.mostly(heads.put(&config));
-                self.qxl.bar_write(0, HEAP, &heads.0);
+                self.qxl.bar_write(0, HEAP, &heads.bytes);
                 self.set(ram::MONITORS, &config.to_le_bytes());
                 self.out(24, 0);
             }
@@ -566,6 +616,13 @@ impl Guest {
                     present: dice.flip(),
                     bits: dice.number() as u32,
                 });
+            }
+            8 => {
+                // The first modes are those of 640 x 480.
+                self.place_bars();
+                self.out(port::RESET, 0);
+                self.out(port::SET_MODE, dice.up_to(3) as u8);
+                self.compat.set(true);
             }
             7 => {
                 // A snapshot of whatever state it is in can be gone on from.
@@ -585,9 +642,9 @@ impl Guest {
 
     /// A sound fill of the whole screen is seen.
     fn fill_and_look(&self, colour: u32) {
-        let mut heap = Heap(Vec::new());
+        let mut heap = Heap::new(false);
         let drawable = heap.drawable(&mut Dice::new(&[]), 1, [0, 0, HEIGHT, WIDTH], &fill(colour));
-        self.qxl.bar_write(0, HEAP, &heap.0);
+        self.qxl.bar_write(0, HEAP, &heap.bytes);
         self.run(DRAW, drawable);
 
         let ring = ram::COMMANDS;

@@ -1,5 +1,6 @@
 //! Tests of the whole device through what a guest and a server see.
 
+mod compat;
 mod draw;
 mod hostile;
 mod lifecycle;
