@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::memslots::{GuestAddress, Slots};
+use super::memslots::{GuestAddress, Place, Slots};
 use crate::canvas::Canvas;
 use crate::command::{CommandError, SurfaceShape};
 use crate::config::QxlConfig;
@@ -61,8 +61,19 @@ impl Surfaces {
         shape: SurfaceShape,
         command: GuestAddress,
     ) -> Result<(), CommandError> {
-        CommandError::at_most("surface id", id, self.ids - 1)?;
         let place = slots.resolve(shape.data, shape.len())?;
+        self.insert(Some(&place), id, shape, command)
+    }
+
+    /// Makes a surface whose memory is at `place`, or nowhere any more.
+    fn insert(
+        &mut self,
+        place: Option<&Place>,
+        id: u32,
+        shape: SurfaceShape,
+        command: GuestAddress,
+    ) -> Result<(), CommandError> {
+        CommandError::at_most("surface id", id, self.ids - 1)?;
         let pixels = |shape: &SurfaceShape| u64::from(shape.width) * u64::from(shape.height);
         let used: u64 = self
             .all
@@ -71,8 +82,8 @@ impl Surfaces {
             .sum();
         CommandError::at_most("pixels of all surfaces", used + pixels(&shape), self.most)?;
         let mut canvas = Canvas::new(shape.format, shape.size());
-        if shape.keep {
-            shape.load(&place, &mut canvas);
+        if let Some(place) = place.filter(|_| shape.keep) {
+            shape.load(place, &mut canvas);
         }
         let surface = Surface {
             canvas,
@@ -144,7 +155,9 @@ impl Surfaces {
                 keep,
                 ..state.shape
             };
-            self.create(slots, state.id, kept, state.command)?;
+            // The guest may take the slot away under its surface.
+            let place = slots.resolve(kept.data, kept.len()).ok();
+            self.insert(place.as_ref(), state.id, kept, state.command)?;
         }
         Ok(())
     }

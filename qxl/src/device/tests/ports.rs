@@ -427,6 +427,18 @@ fn surfaces_heads_slots_wishes_and_what_is_pending_survive_a_snapshot() {
 }
 
 #[test]
+fn a_surface_whose_memory_is_gone_survives_a_snapshot() {
+    let guest = with_surface();
+    guest.out(9, 2);
+
+    let saved = Lifecycle::save(&*guest.qxl).unwrap();
+    let restored = Lifecycle::restore(&*guest.qxl, &saved);
+
+    assert!(restored.is_ok(), "{restored:?}");
+    assert_eq!(guest.qxl.core.lock().surfaces.all().count(), 1);
+}
+
+#[test]
 fn a_device_without_vga_shows_nothing_before_its_driver_does_and_after_a_reset() {
     let guest = Guest::with(QxlConfig {
         ram: 8 << 20,
