@@ -89,6 +89,8 @@ struct Inner {
     clock: Arc<dyn Clock>,
     timer: Arc<dyn Timer>,
     info: BalloonInfo,
+    /// Whether the host has been told to leave holes alone.
+    keeps_holes: bool,
     scratch: Vec<u8>,
 }
 
@@ -118,6 +120,7 @@ impl Balloon {
                 clock,
                 timer,
                 info: BalloonInfo::default(),
+                keeps_holes: false,
                 scratch: Vec::new(),
             }),
             queue_sizes: queues,
@@ -193,6 +196,9 @@ impl Inner {
         if let Err(error) = read {
             queue.fail(&error);
             return 0;
+        }
+        if !std::mem::replace(&mut self.keeps_holes, true) {
+            pages::keep_holes(queue.memory());
         }
         let (numbers, _) = self.scratch.as_chunks();
         let mut numbers: Vec<u32> = numbers.iter().map(|n| u32::from_le_bytes(*n)).collect();

@@ -72,6 +72,15 @@ pub(super) fn release(memory: &GuestMemory, range: Range) -> u64 {
     released
 }
 
+/// Keeps the host from making huge pages of guest RAM. Where it may, a daemon of the kernel's (khugepaged) fills
+/// the holes that single pages leave, and the guest becomes as large again as it was. That this host has no
+/// huge pages is as good.
+pub(super) fn keep_holes(memory: &GuestMemory) {
+    for region in memory.iter() {
+        advise(region, 0, region.len(), libc::MADV_NOHUGEPAGE);
+    }
+}
+
 fn advise(region: &impl GuestMemoryRegion, offset: u64, len: u64, advice: libc::c_int) -> bool {
     let Ok(length) = usize::try_from(len) else {
         return false;
@@ -85,7 +94,7 @@ fn advise(region: &impl GuestMemoryRegion, offset: u64, len: u64, advice: libc::
     let done = unsafe { libc::madvise(guard.as_ptr().cast(), length, advice) };
     if done != 0 {
         let error = std::io::Error::last_os_error();
-        tracing::debug!(offset, len, %error, "guest memory can't be given back");
+        tracing::debug!(offset, len, advice, %error, "advice on guest memory is refused");
     }
     done == 0
 }

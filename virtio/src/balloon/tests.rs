@@ -1,5 +1,6 @@
 use caraway_devices::{FakeClock, FakeTimer, Lifecycle, state_tests};
 use proptest::prelude::*;
+use vm_memory::{GuestAddress, GuestMemoryBackend};
 
 use super::*;
 use crate::testing::*;
@@ -124,6 +125,43 @@ fn pages_that_the_guest_gives_are_the_host_s() {
     assert_eq!(left, [FIRST, FIRST + 3, FIRST + 4]);
     assert_eq!(guest.info().inflated, 3 * PAGE);
     assert_eq!(guest.machine.used(INFLATE).len(), 1);
+}
+
+#[test]
+fn the_host_makes_no_huge_pages_over_holes() {
+    let mut guest = Guest::new();
+    let before = flags_of_mapping(&guest, FIRST);
+
+    guest.send(INFLATE, &[FIRST]);
+
+    let after = flags_of_mapping(&guest, FIRST);
+    let has_huge_pages = std::path::Path::new("/sys/kernel/mm/transparent_hugepage").exists();
+    assert!(!before.contains(&"nh".to_owned()), "{before:?}");
+    assert_eq!(
+        after.contains(&"nh".to_owned()),
+        has_huge_pages,
+        "{after:?}"
+    );
+}
+
+/// The `VmFlags` (proc(5)) of what the host has mapped for this page.
+fn flags_of_mapping(guest: &Guest, page: u32) -> Vec<String> {
+    let place = GuestAddress(u64::from(page) * PAGE);
+    let address = guest.machine.memory.get_host_address(place).unwrap() as usize;
+    let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let holds = |line: &&str| {
+        let (start, end) = line.split_once(' ')?.0.split_once('-')?;
+        let start = usize::from_str_radix(start, 16).ok()?;
+        let end = usize::from_str_radix(end, 16).ok()?;
+        Some((start..end).contains(&address))
+    };
+    let mut lines = maps.lines().skip_while(|line| holds(line) != Some(true));
+    let flags = lines.find_map(|line| line.strip_prefix("VmFlags: "));
+    flags
+        .unwrap()
+        .split_whitespace()
+        .map(str::to_owned)
+        .collect()
 }
 
 #[test]
