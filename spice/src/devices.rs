@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use crate::audio::{AudioSink, AudioSource, Loudspeaker, Recorder};
 use crate::channel::inputs::Desk;
 use crate::clock::MediaClock;
+use crate::heads;
 use crate::hub::Hub;
 use crate::input::InputSink;
 use crate::pipe::Pipe;
@@ -123,9 +124,9 @@ impl Shared {
         devices.displays.truncate(MAX_OF_A_KIND);
         devices.ports.truncate(MAX_OF_A_KIND);
         devices.usb_slots.truncate(MAX_OF_A_KIND);
-        if let (Some(agent), [display]) = (&devices.agent, devices.displays.as_slice()) {
-            let display = display.clone();
-            agent.set_heads(Box::new(move |heads| display.request_heads(heads)));
+        if let Some(agent) = &devices.agent {
+            let displays = devices.displays.clone();
+            agent.set_heads(Box::new(move |wishes| heads::request(&displays, wishes)));
         }
         for slot in &devices.usb_slots {
             slot.report_openings(changes.clone());

@@ -77,6 +77,7 @@ mod devices;
 mod flow;
 mod framebuffer;
 pub mod geometry;
+mod heads;
 mod hub;
 pub mod input;
 mod link;
