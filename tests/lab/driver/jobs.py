@@ -115,7 +115,7 @@ def other_devices(guest: Guest, _ryll: Path) -> None:
     guest_agent.carries_out_commands(caraway)
     vsock.carries_many_connections(caraway)
     nets.talks_through_passt(caraway)
-    memory.free_pages_are_reported(caraway)
+    memory.goes_back_to_the_host(caraway)
     power_off(guest)
 
 

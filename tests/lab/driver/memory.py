@@ -1,5 +1,6 @@
-"""The guest's memory as its host has it: what the guest does without goes back."""
+"""The guest's memory as its host has it: what the guest does without goes back, by its own wish or its host's."""
 
+import json
 import re
 import time
 from collections.abc import Callable
@@ -8,12 +9,23 @@ from console import STRETCH, Failed
 from monitors import CarawayGuest
 
 MIB = 1 << 20
-# What the guest has.
+# What the guest has, and what it is to keep, one after the other.
 WHOLE = 768 * MIB
+TARGETS = [384 * MIB, 320 * MIB, 384 * MIB]
+# How far from its target the resident size may be.
+TOLERANCE = 0.05
 # A file in the guest's memory.
 FILL = 320
-CONFIG = {"balloon": {"free_page_reporting": True}}
+CONFIG = {"balloon": {"stats_interval": "1s", "free_page_reporting": True, "deflate_on_oom": True}}
 PATIENCE = 120 * STRETCH
+# For a guest that has to find the pages first.
+BALLOON_PATIENCE = 300 * STRETCH
+
+
+def goes_back_to_the_host(guest: CarawayGuest) -> None:
+    free_pages_are_reported(guest)
+    balloon_keeps_to_its_target(guest)
+    statistics_are_the_guests(guest)
 
 
 def free_pages_are_reported(guest: CarawayGuest) -> None:
@@ -33,6 +45,45 @@ def free_pages_are_reported(guest: CarawayGuest) -> None:
         f" {left / MIB:.0f} within {took:.0f} s of its removal",
         flush=True,
     )
+
+
+def balloon_keeps_to_its_target(guest: CarawayGuest) -> None:
+    """A guest that uses all the memory it has got is as large on its host as the balloon lets it be."""
+    # Linux leaves some memory free, and with huge pages much: a twentieth of all.
+    guest.serial.run("echo 4096 >/proc/sys/vm/min_free_kbytes")
+    told, before = [], 0
+    for target in TARGETS:
+        begun = time.monotonic()
+        guest.put("balloon.set", {"target": target})
+        wait_for_actual(guest, target)
+        took = time.monotonic() - begun
+        if target > before:
+            # Copies of what is on the disk fill what is free.
+            guest.serial.run(f"dd if=/dev/vda of=/dev/null bs=1M count={target // MIB} status=none", 900)
+        before, size = target, resident(guest)
+        told.append(f"{size / MIB:.1f} MiB resident at a target of {target / MIB:.0f} (after {took:.0f} s)")
+        if abs(size - target) > TOLERANCE * target:
+            raise Failed(f"the balloon is more than {TOLERANCE:.0%} from its target: {', '.join(told)}")
+    print(f"# balloon: {', '.join(told)}", flush=True)
+
+
+def wait_for_actual(guest: CarawayGuest, target: int) -> None:
+    deadline = time.monotonic() + BALLOON_PATIENCE
+    while (told := status(guest))["actual"] != target:
+        if time.monotonic() > deadline:
+            raise Failed(f"the balloon does not come to {target}: {told}")
+        time.sleep(1)
+
+
+def statistics_are_the_guests(guest: CarawayGuest) -> None:
+    total = int(guest.serial.run("sed -n 's/^MemTotal: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo")) * 1024
+    told = status(guest)
+    if told["stats"]["total"] != total or told["stats_age_ms"] > 10_000 * STRETCH:
+        raise Failed(f"the guest has {total} bytes of memory, its statistics say {told}")
+
+
+def status(guest: CarawayGuest) -> dict:
+    return json.loads(guest.get("balloon.info"))
 
 
 def resident(guest: CarawayGuest) -> int:
