@@ -8,6 +8,7 @@
 //! row; runs never leave their row; and numbers that no encoder writes lose their highest bits.
 
 use caraway_spice::Size;
+use caraway_spice::codec::quic_model::{Golomb, Pace, RUN_ORDER};
 
 use super::CommandError;
 
@@ -18,34 +19,8 @@ const WORD: usize = 4;
 /// Words before the pixels: magic, version, type, width, height.
 const HEADER: usize = 5 * WORD;
 
-/// The longest code word.
-const MAX_BITS: u32 = 26;
 /// The most codes, and buckets of a channel.
 const CODES: usize = 8;
-/// Pixels until a model is a step older.
-const AGE_PIXELS: usize = 2048;
-/// The sum of bits above which a bucket's sums are halved, by age.
-const TRIGGERS: [u32; 7] = [110, 550, 900, 800, 550, 400, 350];
-/// The binary logarithm of a run's order, by state.
-const RUN_ORDER: [u8; 32] = [
-    0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 9, 10, 11, 12, 13,
-    14, 15,
-];
-/// The low six bits of the numbers that decide when the model learns: no more are ever used.
-#[rustfmt::skip]
-const CHAOS: [u8; 256] = [
-    2, 23, 19, 21, 7, 18, 40, 14, 12, 32, 47, 44, 36, 6, 18, 11, 4, 19, 42, 29, 16, 63, 57, 51,
-    16, 3, 5, 14, 15, 30, 20, 9, 36, 45, 3, 57, 61, 0, 8, 5, 41, 14, 43, 27, 43, 59, 31, 35,
-    39, 60, 42, 38, 13, 54, 62, 1, 26, 3, 11, 61, 52, 34, 7, 48, 4, 59, 22, 12, 22, 8, 50, 4,
-    10, 6, 44, 8, 11, 46, 31, 51, 53, 17, 1, 43, 46, 60, 36, 54, 10, 27, 39, 44, 22, 41, 23, 2,
-    44, 0, 40, 53, 40, 48, 16, 43, 32, 28, 33, 12, 20, 2, 56, 62, 55, 58, 18, 20, 13, 55, 38, 29,
-    57, 19, 49, 33, 47, 63, 59, 0, 35, 61, 19, 25, 46, 38, 60, 4, 35, 1, 26, 40, 28, 10, 5, 14,
-    25, 18, 48, 49, 20, 59, 62, 34, 46, 7, 33, 52, 34, 58, 9, 29, 8, 55, 62, 60, 37, 36, 37, 50,
-    6, 3, 10, 28, 48, 24, 26, 61, 57, 30, 11, 54, 2, 6, 50, 47, 7, 17, 35, 53, 32, 12, 23, 17,
-    5, 21, 49, 55, 51, 45, 52, 27, 39, 25, 39, 63, 22, 24, 42, 52, 56, 38, 41, 41, 56, 32, 13, 24,
-    26, 51, 27, 56, 58, 37, 24, 42, 15, 28, 17, 30, 31, 15, 16, 23, 25, 54, 33, 34, 1, 29, 31, 50,
-    53, 21, 49, 15, 47, 9, 0, 58, 37, 45, 30, 13, 9, 45, 63, 21,
-];
 
 /// What a stream is a picture of (`QuicImageType`); the reference draws no grey ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -210,38 +185,6 @@ impl<'a> Bits<'a> {
     }
 }
 
-/// One of the codes for residuals: `n` is written as `n >> code` zeros, a one, and the low bits of `n`
-/// if it is under `limit`; else `n - limit` in `long` bits, of which `zeros` and more are leading zeros.
-#[derive(Clone, Copy)]
-struct Golomb {
-    zeros: u32,
-    limit: u32,
-    long: u32,
-}
-
-impl Golomb {
-    const fn new(depth: u32, code: u32) -> Self {
-        let all = (1 << (depth - code)) - 1;
-        let most = MAX_BITS - depth;
-        let zeros = if most < all { most } else { all };
-        let limit = zeros << code;
-        let rest: u32 = (1 << depth) - limit;
-        Self {
-            zeros,
-            limit,
-            long: zeros + rest.next_power_of_two().ilog2(),
-        }
-    }
-
-    const fn cost(self, code: u32, residual: u32) -> u32 {
-        if residual < self.limit {
-            (residual >> code) + 1 + code
-        } else {
-            self.long
-        }
-    }
-}
-
 /// Channels of so many bits.
 struct Depth {
     bits: u32,
@@ -325,47 +268,6 @@ struct Channel {
     residuals: Vec<u8>,
 }
 
-/// When the model learns.
-struct Pace {
-    age: usize,
-    /// Pixels until it is older.
-    left: usize,
-    /// Pixels until it learns.
-    wait: u32,
-    drawn: u8,
-}
-
-impl Pace {
-    /// Whether the model learns from this pixel.
-    fn learns(&mut self) -> bool {
-        if self.wait > 0 {
-            self.wait -= 1;
-            return false;
-        }
-        self.drawn = self.drawn.wrapping_add(1);
-        self.wait = u32::from(CHAOS[usize::from(self.drawn)]) & ((1 << self.age) - 1);
-        true
-    }
-
-    /// How many of `width` pixels, of which there is one at least, are coded at one age, which they then
-    /// end.
-    fn segment(&mut self, width: usize) -> usize {
-        if self.age == TRIGGERS.len() - 1 {
-            return width;
-        }
-        let length = self.left.min(width);
-        self.left -= length;
-        length
-    }
-
-    fn grow(&mut self) {
-        if self.left == 0 {
-            self.age += 1;
-            self.left = AGE_PIXELS;
-        }
-    }
-}
-
 /// Channels that share a pace and runs.
 struct Group {
     depth: &'static Depth,
@@ -392,12 +294,7 @@ impl Group {
             depth,
             mask: shifts.iter().map(|shift| depth.mask() << shift).sum(),
             channels: shifts.iter().map(channel).collect(),
-            pace: Pace {
-                age: 0,
-                left: AGE_PIXELS,
-                wait: 0,
-                drawn: u8::MAX,
-            },
+            pace: Pace::NEW,
             run_state: 0,
         }
     }
@@ -456,7 +353,7 @@ impl Group {
         above: Option<u32>,
     ) -> u32 {
         let learns = self.pace.learns();
-        let trigger = TRIGGERS[self.pace.age];
+        let trigger = self.pace.trigger();
         let (left, above) = (left.or(above).unwrap_or(0), above.or(left).unwrap_or(0));
         let mut pixel = 0;
         for channel in &mut self.channels {

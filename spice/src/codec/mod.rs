@@ -11,6 +11,7 @@ mod glz;
 mod lz;
 mod lz4;
 mod quic;
+pub mod quic_model;
 mod repeats;
 mod texture;
 

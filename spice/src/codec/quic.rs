@@ -33,6 +33,7 @@
 //! end of a run moves it down.
 
 use super::Pixels;
+use super::quic_model::{Golomb, Pace, RUN_ORDER};
 
 /// `"QUIC"`.
 const MAGIC: u32 = 0x4349_5551;
@@ -40,80 +41,29 @@ const VERSION: u32 = 0;
 /// `QUIC_IMAGE_TYPE_RGB32`.
 const TYPE_RGB32: u32 = 4;
 
+/// Bits of a channel.
+const DEPTH: u32 = 8;
 /// Codes, and buckets of a channel.
-const CODES: usize = 8;
+const CODES: usize = DEPTH as usize;
 /// Where red, green and blue are in a pixel, as the wire has them.
 const CHANNELS: [u32; 3] = [16, 8, 0];
 
-/// Pixels until a model is a step older.
-const AGE_PIXELS: usize = 2048;
-/// The sum of bits above which a bucket's sums are halved, by age.
-const TRIGGERS: [u32; 7] = [110, 550, 900, 800, 550, 400, 350];
-/// The binary logarithm of a run's order, by state.
-const RUN_ORDER: [u8; 32] = [
-    0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 9, 10, 11, 12, 13,
-    14, 15,
-];
-/// The low six bits of the numbers that decide when the model learns: no more are ever used.
-#[rustfmt::skip]
-const CHAOS: [u8; 256] = [
-    2, 23, 19, 21, 7, 18, 40, 14, 12, 32, 47, 44, 36, 6, 18, 11, 4, 19, 42, 29, 16, 63, 57, 51,
-    16, 3, 5, 14, 15, 30, 20, 9, 36, 45, 3, 57, 61, 0, 8, 5, 41, 14, 43, 27, 43, 59, 31, 35,
-    39, 60, 42, 38, 13, 54, 62, 1, 26, 3, 11, 61, 52, 34, 7, 48, 4, 59, 22, 12, 22, 8, 50, 4,
-    10, 6, 44, 8, 11, 46, 31, 51, 53, 17, 1, 43, 46, 60, 36, 54, 10, 27, 39, 44, 22, 41, 23, 2,
-    44, 0, 40, 53, 40, 48, 16, 43, 32, 28, 33, 12, 20, 2, 56, 62, 55, 58, 18, 20, 13, 55, 38, 29,
-    57, 19, 49, 33, 47, 63, 59, 0, 35, 61, 19, 25, 46, 38, 60, 4, 35, 1, 26, 40, 28, 10, 5, 14,
-    25, 18, 48, 49, 20, 59, 62, 34, 46, 7, 33, 52, 34, 58, 9, 29, 8, 55, 62, 60, 37, 36, 37, 50,
-    6, 3, 10, 28, 48, 24, 26, 61, 57, 30, 11, 54, 2, 6, 50, 47, 7, 17, 35, 53, 32, 12, 23, 17,
-    5, 21, 49, 55, 51, 45, 52, 27, 39, 25, 39, 63, 22, 24, 42, 52, 56, 38, 41, 41, 56, 32, 13, 24,
-    26, 51, 27, 56, 58, 37, 24, 42, 15, 28, 17, 30, 31, 15, 16, 23, 25, 54, 33, 34, 1, 29, 31, 50,
-    53, 21, 49, 15, 47, 9, 0, 58, 37, 45, 30, 13, 9, 45, 63, 21,
-];
-
-/// One of the codes for residuals.
-#[derive(Clone, Copy)]
-struct Golomb {
-    /// The first residual that is written in the long form.
-    limit: u32,
-    /// Bits of the long form.
-    long: u32,
-}
-
-impl Golomb {
-    /// The longest code word.
-    const MAX_BITS: u32 = 26;
-
-    const fn new(code: u32) -> Self {
-        let all = (1 << (8 - code)) - 1;
-        let zeros = if Self::MAX_BITS - 8 < all {
-            Self::MAX_BITS - 8
-        } else {
-            all
-        };
-        let limit = zeros << code;
-        let rest: u32 = 256 - limit;
-        Self {
-            limit,
-            long: zeros + rest.next_power_of_two().ilog2(),
-        }
-    }
-
-    /// The code word of `residual` in code `code`, and its bits.
-    fn word(self, code: u32, residual: u32) -> (u32, u32) {
-        if residual < self.limit {
-            let word = 1 << code | residual & ((1 << code) - 1);
-            (word, (residual >> code) + 1 + code)
-        } else {
-            (residual - self.limit, self.long)
-        }
+/// The code word of `residual` in code `code`, and its bits.
+fn word(code: u32, residual: u32) -> (u32, u32) {
+    let golomb = GOLOMB[code as usize];
+    if residual < golomb.limit {
+        let word = 1 << code | residual & ((1 << code) - 1);
+        (word, golomb.cost(code, residual))
+    } else {
+        (residual - golomb.limit, golomb.long)
     }
 }
 
 const GOLOMB: [Golomb; CODES] = {
-    let mut codes = [Golomb::new(0); CODES];
+    let mut codes = [Golomb::new(DEPTH, 0); CODES];
     let mut code = 1;
     while code < CODES {
-        codes[code] = Golomb::new(code as u32);
+        codes[code] = Golomb::new(DEPTH, code as u32);
         code += 1;
     }
     codes
@@ -126,12 +76,7 @@ static COSTS: [[u8; CODES]; 256] = {
     while residual < 256 {
         let mut code = 0;
         while code < CODES {
-            let golomb = GOLOMB[code];
-            costs[residual][code] = if (residual as u32) < golomb.limit {
-                ((residual >> code) + 1 + code) as u8
-            } else {
-                golomb.long as u8
-            };
+            costs[residual][code] = GOLOMB[code].cost(code as u32, residual as u32) as u8;
             code += 1;
         }
         residual += 1;
@@ -202,57 +147,6 @@ impl Runs {
         }
         bits.put(length as u32, self.order() + 1);
         self.state = self.state.saturating_sub(1);
-    }
-}
-
-/// When the model learns.
-struct Pace {
-    age: usize,
-    /// Pixels until it is older.
-    left: usize,
-    /// Pixels until it learns.
-    wait: u32,
-    drawn: u8,
-}
-
-impl Pace {
-    const NEW: Self = Self {
-        age: 0,
-        left: AGE_PIXELS,
-        wait: 0,
-        drawn: u8::MAX,
-    };
-
-    fn trigger(&self) -> u32 {
-        TRIGGERS[self.age]
-    }
-
-    /// Whether the model learns from this pixel.
-    fn learns(&mut self) -> bool {
-        if self.wait > 0 {
-            self.wait -= 1;
-            return false;
-        }
-        self.drawn = self.drawn.wrapping_add(1);
-        self.wait = u32::from(CHAOS[usize::from(self.drawn)]) & ((1 << self.age) - 1);
-        true
-    }
-
-    /// How many of `width` pixels are coded at one age, which they then end.
-    fn segment(&mut self, width: usize) -> usize {
-        if self.age == TRIGGERS.len() - 1 {
-            return width;
-        }
-        let length = self.left.min(width);
-        self.left -= length;
-        length
-    }
-
-    fn grow(&mut self) {
-        if self.left == 0 {
-            self.age += 1;
-            self.left = AGE_PIXELS;
-        }
     }
 }
 
@@ -380,8 +274,7 @@ impl Encoder {
             let residual = difference << 1 ^ ((difference as i8) >> 7) as u8;
             let bucket = channel.bucket(x);
             let bucket = &mut channel.buckets[bucket];
-            let golomb = GOLOMB[bucket.best as usize];
-            let (word, count) = golomb.word(bucket.best, u32::from(residual));
+            let (word, count) = word(bucket.best, u32::from(residual));
             self.bits.put(word, count);
             if learns {
                 bucket.learn(residual, trigger);
@@ -413,10 +306,9 @@ mod tests {
 
     #[test]
     fn costs_are_the_lengths_of_the_code_words() {
-        for residual in 0..256u32 {
-            for code in 0..CODES {
-                let (_, bits) = GOLOMB[code].word(code as u32, residual);
-                assert_eq!(u32::from(COSTS[residual as usize][code]), bits);
+        for (residual, costs) in (0..).zip(COSTS) {
+            for (cost, code) in costs.into_iter().zip(0..) {
+                assert_eq!(word(code, residual).1, u32::from(cost));
             }
         }
     }

@@ -86,7 +86,7 @@ impl Packer {
             let bucket = &mut channel.buckets[bucket];
             let code = bucket.best;
             if learns {
-                bucket.learn(depth, residual as u8, TRIGGERS[self.group.pace.age]);
+                bucket.learn(depth, residual as u8, self.group.pace.trigger());
             }
             channel.residuals[x] = residual as u8;
             let golomb = depth.codes[code as usize];
