@@ -320,7 +320,7 @@ impl Machine {
     /// `devices` serve it.
     ///
     /// # Errors
-    /// [`AttachError`]; nothing has changed then.
+    /// Its place is taken, or the host has no thread or descriptor for it; nothing has changed then.
     pub fn plug<P: Plug>(
         &mut self,
         spec: &P,
