@@ -118,7 +118,7 @@ pub trait Plug: Send + 'static {
     /// Puts it into its slot.
     ///
     /// # Errors
-    /// [`AttachError`].
+    /// Its place is taken, or the host has no thread or descriptor for it.
     fn start(
         &self,
         host: Self::Host,
