@@ -392,7 +392,11 @@ impl<D: VirtioDevice> Machine<D> {
     }
 
     pub(crate) fn get<const N: usize>(&self, address: u64) -> [u8; N] {
-        let mut bytes = [0; N];
+        self.bytes(address, N).try_into().unwrap()
+    }
+
+    pub(crate) fn bytes(&self, address: u64, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
         self.memory
             .read_slice(&mut bytes, GuestAddress(address))
             .unwrap();

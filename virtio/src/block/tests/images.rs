@@ -136,33 +136,3 @@ fn a_qcow2_image_grows() {
     assert_eq!(written, OK);
     assert_eq!(open(&config).unwrap().size(), 64 << 30);
 }
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
-
-    #[test]
-    fn damage_anywhere_gives_errors_and_nothing_worse(
-        damage in prop::collection::vec((0..0x5_0000usize, any::<u8>()), 1..24),
-        headers in prop::collection::vec((0..112usize, any::<u8>()), 0..2),
-    ) {
-        let folder = TempDir::new().unwrap();
-        let config = empty(folder.path());
-        let mut image = fs::read(&config.image.path).unwrap();
-        image.resize(0x5_0000, 0);
-        for (at, byte) in damage.into_iter().chain(headers) {
-            image[at] = byte;
-        }
-        fs::write(&config.image.path, image).unwrap();
-        if let Ok(block) = open(&config) {
-            let machine = Machine::ready(block);
-            let mut rig = Rig { machine, image: NamedTempFile::new().unwrap() };
-            for sector in [0, 1, 128, 2047] {
-                rig.request(OUT, sector, &[readable(DATA, 512)]);
-                rig.request(IN, sector, &[writable(DATA, 512)]);
-                rig.range(WRITE_ZEROES, sector, 1, 1);
-                rig.range(DISCARD, sector, 1, 0);
-                rig.request(FLUSH, 0, &[]);
-            }
-        }
-    }
-}

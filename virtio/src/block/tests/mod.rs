@@ -1,4 +1,6 @@
+mod damage;
 mod images;
+mod qcow2_file;
 mod running;
 
 use std::fs::{self, File, OpenOptions};
