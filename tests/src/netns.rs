@@ -50,6 +50,18 @@ impl Netns {
         ))
     }
 
+    /// A command that runs `program` there with `tap0` open as its descriptor 9.
+    pub fn command_with_tap(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let open = "import fcntl, os, struct, sys\n\
+            tap = os.open('/dev/net/tun', os.O_RDWR)\n\
+            fcntl.ioctl(tap, 0x400454ca, struct.pack('16sH22x', b'tap0', 0x5002))\n\
+            os.dup2(tap, 9)\n\
+            os.execv(sys.argv[1], sys.argv[1:])";
+        let mut command = self.command("/usr/bin/python3");
+        command.args(["-c", open]).arg(program);
+        command
+    }
+
     /// A command that runs `program` there.
     pub fn command(&self, program: impl Into<PathBuf>) -> Command {
         let mut command = Command::new("nsenter");

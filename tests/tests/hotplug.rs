@@ -217,14 +217,7 @@ fn an_open_tap_that_was_left_for_later_is_taken_once() {
         bare_config("test=hotplug-net,hotplug-net hold"),
         json!({ "hotplug": { "slots": 1 } }),
     );
-    let mut command = netns.command("/usr/bin/python3");
-    let open = "import fcntl, os, struct, sys\n\
-        tap = os.open('/dev/net/tun', os.O_RDWR)\n\
-        fcntl.ioctl(tap, 0x400454ca, struct.pack('16sH22x', b'tap0', 0x5002))\n\
-        os.dup2(tap, 9)\n\
-        os.execv(sys.argv[1], sys.argv[1:])";
-    command.args(["-c", open]).arg(caraway());
-    let vm = Vm::start_by(command, &config, &[]);
+    let vm = Vm::start_by(netns.command_with_tap(caraway()), &config, &[]);
     let net = json!({ "tap": { "fd": 9 } });
 
     use_card(&vm, &netns, &net, ECHO, 1);

@@ -179,15 +179,8 @@ fn an_open_tap_can_be_handed_over() {
         bare_config("test=net"),
         json!({ "nets": [{ "tap": { "fd": 9 } }] }),
     );
-    let mut command = netns.command("/usr/bin/python3");
-    let open = "import fcntl, os, struct, sys\n\
-        tap = os.open('/dev/net/tun', os.O_RDWR)\n\
-        fcntl.ioctl(tap, 0x400454ca, struct.pack('16sH22x', b'tap0', 0x5002))\n\
-        os.dup2(tap, 9)\n\
-        os.execv(sys.argv[1], sys.argv[1:])";
-    command.args(["-c", open]).arg(caraway());
 
-    let vm = Vm::start_by(command, &config, &[]);
+    let vm = Vm::start_by(netns.command_with_tap(caraway()), &config, &[]);
     vm.wait_for_serial("net ready\r\n");
 
     assert_eq!(netns.echo(ECHO, PATIENCE, &[100]), [Some(100)]);
