@@ -119,6 +119,11 @@ def other_devices(guest: Guest, _ryll: Path) -> None:
     power_off(guest)
 
 
+def clones(guest: Guest, _ryll: Path) -> None:
+    """Two machines that begin as the same draw different random numbers."""
+    randomness.clones_differ(guest)
+
+
 def small_files_survive(guest: Guest, _ryll: Path) -> None:
     """What a guest made durable is there after `kill -9`, and a mount is all the repair it needs."""
     kills.survive_kills(guest)
@@ -198,7 +203,8 @@ JOBS = {
         ),
         other_devices,
     ),
+    "clones": Job(Boot(program="clones"), clones),
     "kills": Job(Boot(disk="kills", prepare=kills.PREPARE, program="kill-loop"), small_files_survive),
 }
 # Several jobs by one name.
-GROUPS = {"virtio": ["disks", "devices", "plain-disks", "kills"]}
+GROUPS = {"virtio": ["disks", "devices", "plain-disks", "clones", "kills"]}

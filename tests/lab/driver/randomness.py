@@ -4,13 +4,15 @@ import json
 import re
 
 from console import Failed
-from monitors import CarawayGuest
+from monitors import CarawayGuest, Guest
 
 CONFIG = {"rng": {"source": "/dev/urandom"}}
 # Of 20,000 bits each.
 BLOCKS = 400
 # Of a good source's blocks, FIPS 140-2's tests refuse some 8 in 10,000: this is fifteen times as many.
 MOST_REFUSED = 5
+# Seconds until two machines have started and drawn.
+CLONES = 1000
 RESEEDED = "dmesg | grep -c 'reseeded due to virtual machine fork' || true"
 
 
@@ -38,3 +40,12 @@ def generation_reseeds(guest: CarawayGuest) -> None:
 
 def generation(guest: CarawayGuest) -> str:
     return json.loads(guest.get("vm.info"))["generation"]
+
+
+def clones_differ(guest: Guest) -> None:
+    """in-l1/clones tells what two machines draw that began as the same."""
+    found = guest.serial.expect(r"(done|failed) (.*)\n", CLONES)
+    if found[1] == b"failed":
+        raise Failed(found[2].decode())
+    print(f"# two clones: {found[2].decode()}", flush=True)
+    guest.wait(60)
