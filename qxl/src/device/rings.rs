@@ -146,7 +146,11 @@ impl ReleaseRing {
         Ok(self.0.indices()?.2 + 1 < self.0.items)
     }
 
-    /// Gives the guest `id` back; whether it waits for that. There is room.
+    /// Gives the guest `id` back; whether it is to be told. There is room.
+    ///
+    /// It is to be told of the item that it waits for, and of every later one while it has not seen
+    /// that: Linux's driver looks for items and says what it waits for in two steps, so one that came in
+    /// between was not told of, nor would any be ever after.
     pub(crate) fn push(&self, id: u64) -> Result<bool, RingError> {
         let ring = &self.0;
         let (producer, ..) = ring.indices()?;
@@ -157,6 +161,7 @@ impl ReleaseRing {
         fence(Ordering::SeqCst);
         ring.store(PROD, next);
         fence(Ordering::SeqCst);
-        Ok(ring.load(NOTIFY_ON_PROD) == next)
+        let awaited = ring.load(NOTIFY_ON_PROD);
+        Ok(awaited == next || awaited == ring.load(CONS).wrapping_add(1))
     }
 }

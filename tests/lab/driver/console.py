@@ -68,7 +68,15 @@ class Console:
 
     def run(self, command: str, timeout: float = 60) -> str:
         """Runs `command` in the shell; its output, or `Failed` when it ends other than by 0."""
+        self.start(command)
+        return self.finish(command, timeout)
+
+    def start(self, command: str) -> None:
+        """Has the shell begin `command`; `finish` must follow."""
         self.send(f"{command}\necho \"<$?>\"\n")
+
+    def finish(self, command: str, timeout: float) -> str:
+        """Waits for the command that was started; see `run`."""
         found = self.expect(r"(?s)(.*?)<(\d+)>\n", timeout)
         output = found[1].decode(errors="replace").strip()
         if found[2] != b"0":

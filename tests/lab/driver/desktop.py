@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from console import Failed
+from console import STRETCH, Failed
 from monitors import Guest
 from pictures import Picture
 from viewer import GlibViewer
@@ -58,7 +58,7 @@ class Desktop:
         self._steps = 0
         self._failures: list[str] = []
         self._viewer = GlibViewer(guest.spice_port, guest.out)
-        self._data = socket.create_connection(("127.0.0.1", guest.data_port), timeout=60)
+        self._data = socket.create_connection(("127.0.0.1", guest.data_port), timeout=120 * STRETCH)
 
     def __enter__(self) -> "Desktop":
         return self
@@ -341,9 +341,15 @@ class Desktop:
         return None if heads else "no head"
 
     def _guests_picture(self) -> Picture:
-        self._guest.serial.run("lab-picture", 120)
-        kind, *numbers = self._receive_line().split()
-        packed = self._receive(int(numbers.pop()))
+        # A large picture does not fit into what is on the way: it is read before the command can end.
+        self._guest.serial.start("lab-picture")
+        try:
+            kind, *numbers = self._receive_line().split()
+            packed = self._receive(int(numbers.pop()))
+        except TimeoutError:
+            self._guest.serial.finish("lab-picture", 5)
+            raise Failed("the guest sent no picture") from None
+        self._guest.serial.finish("lab-picture", 60)
         data = subprocess.run(["zstd", "-dc"], input=packed, capture_output=True, check=True).stdout
         if kind == "xwd":
             return Picture.from_xwd(data)

@@ -117,6 +117,21 @@ fn a_waiting_guest_is_interrupted_by_the_release_and_no_other() {
 }
 
 #[test]
+fn a_guest_that_asked_too_late_for_a_release_is_interrupted_by_the_next() {
+    let guest = Guest::native(64, 48);
+    guest.set_word(0x1434 + 8, 1000);
+    guest.run(CMD_DRAW, nop(&guest));
+    // It saw an empty ring before the release, and only now asks for what is there already.
+    guest.set_word(0x1434 + 8, 1);
+    let before = guest.take_interrupts();
+
+    guest.run(CMD_DRAW, nop(&guest));
+
+    assert_eq!(before & INT_DISPLAY, 0);
+    assert_eq!(guest.take_interrupts() & INT_DISPLAY, INT_DISPLAY);
+}
+
+#[test]
 fn a_guest_that_waits_for_room_in_the_ring_is_interrupted() {
     let guest = Guest::native(64, 48);
     guest.set_word(0x1434 + 8, 1000);
