@@ -13,6 +13,10 @@ use crate::wire::{Reader, Truncated};
 const MAX_REPLIES: usize = 32;
 /// Monitors in one request, as in the reference server.
 const MAX_MONITORS: u32 = 256;
+/// `VDAgentMonitorsConfig`: how many monitors, and flags.
+const MONITORS_HEADER: usize = 8;
+/// `VDAgentMonConfig`: height, width, depth, x and y.
+const MONITOR: usize = 20;
 /// `VD_AGENT_CONFIG_MONITORS_FLAG_USE_POS`.
 const USE_POSITIONS: u32 = 1;
 
@@ -53,9 +57,10 @@ impl Switchboard {
                 // The newest request counts, whoever it is from.
                 let taken = self.heads.as_ref().is_some_and(|ask| ask(&heads));
                 if !taken {
-                    self.pass(id, header, body, left, post);
+                    let request = without_millimetres(body, heads.len());
+                    self.pass(id, header, &request, 0, post);
                 }
-                Ok(!taken)
+                Ok(false)
             }
             _ => {
                 self.pass(id, header, body, left, post);
@@ -221,6 +226,18 @@ fn agent_dialect(agent: &AgentEnd) -> Dialect {
     both.map_or_else(Dialect::default, |(agent, clients)| {
         Dialect::between(agent, clients)
     })
+}
+
+/// A request of `count` monitors without what spice-gtk adds to it: how large they are in millimetres.
+///
+/// No capability says which agents know that, and spice-vdagent (0.22) refuses the longer message.
+fn without_millimetres(body: &[u8], count: usize) -> Vec<u8> {
+    let mut request = body[..MONITORS_HEADER + count * MONITOR].to_vec();
+    let flags = &mut request[size_of::<u32>()..MONITORS_HEADER];
+    for (flag, known) in flags.iter_mut().zip(USE_POSITIONS.to_le_bytes()) {
+        *flag &= known;
+    }
+    request
 }
 
 /// The monitors that `MONITORS_CONFIG` asks for; those without a place stand side by side.

@@ -141,6 +141,19 @@ fn a_display_that_takes_a_request_spares_the_agent() {
 }
 
 #[test]
+fn the_agent_hears_of_monitors_in_pixels_only() {
+    let mut world = World::with_client(A, ALL);
+    // Positions and sizes in millimetres, which follow the monitors: 16 bits each.
+    let (monitor, millimetres) = ([600, 800, 32, 0, 0], 150 << 16 | 200);
+    let with_sizes = words(&[&[1, 0b11], &monitor[..], &[millimetres]].concat());
+
+    world.client(A, kind::MONITORS_CONFIG, &with_sizes);
+
+    let plain = words(&[&[1, 0b01], &monitor[..]].concat());
+    assert_eq!(world.agent_got(), [(kind::MONITORS_CONFIG, plain)]);
+}
+
+#[test]
 fn whoever_only_looks_asks_for_nothing() {
     let mut world = World::with_client(
         A,
