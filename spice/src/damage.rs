@@ -1,6 +1,7 @@
 //! Which pixels a client does not have yet, and which of them it should get next.
 
 mod deferred;
+mod lossy;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -30,6 +31,8 @@ use crate::tiles::{Cells, Side, Tiles};
 /// Where there is a film, damage waits to be taken as a whole picture. Nothing of the client's copy of
 /// it is exact, so all of it is damage once it is no film any more, and wherever it is copied to.
 ///
+/// A still may be sent as a lossy image where exact pixels would take long; those follow later ([`lossy`]).
+///
 /// Costs: adding a rectangle touches the tiles that it covers; taking a piece looks at all tiles
 /// once (510 of them at 1920 × 1080), and at those of the piece again; neither allocates.
 #[derive(Debug)]
@@ -47,6 +50,10 @@ pub(crate) struct Damage {
     films: Vec<Rect>,
     /// Debts are told as they were then: later ones are scaled up instead of earlier ones down.
     epoch: Instant,
+    /// When exact pixels are due where the client shows lossy images.
+    refine_at: Option<Instant>,
+    /// What was taken last may be sent as a lossy image.
+    haste: bool,
     /// When the first of what came since something was taken last may go.
     news: Option<Instant>,
 }
@@ -55,21 +62,35 @@ pub(crate) struct Damage {
 struct Tile {
     /// Empty if nothing is new.
     damage: Rect,
+    /// What the client shows a lossy image of.
+    lossy: Rect,
+    /// All that is damaged was shown as a lossy image, and is sent exactly when there is nothing else.
+    refines: bool,
     /// Bytes sent for it, as of the epoch.
     debt: f64,
     /// How often it was sent, in the same way.
     sendings: f64,
-    /// Bytes that a pixel of it took when it was sent last.
+    /// Bytes that a pixel of it took when it was sent exactly, …
     density: f32,
+    /// … and when it was sent in haste, as a lossy image or not.
+    hasty_density: f32,
     /// Not to be sent before, so that a source which draws a thousand times a second does not make
     /// a thousand messages.
     rests_until: Instant,
 }
 
 impl Tile {
+    /// Bytes that a pixel of its damage is likely to take.
+    fn density(&self, haste: bool) -> f32 {
+        match haste && !self.refines {
+            true => self.hasty_density,
+            false => self.density,
+        }
+    }
+
     /// Bytes that its damage is likely to take.
-    fn bytes(&self) -> f32 {
-        self.damage.pixels() as f32 * self.density
+    fn bytes(&self, haste: bool) -> f32 {
+        self.damage.pixels() as f32 * self.density(haste)
     }
 }
 
@@ -115,6 +136,8 @@ pub(crate) enum Next {
     Copy(Move),
     /// These pixels, which are not damaged any more.
     Piece(Rect),
+    /// These pixels, of which the client has a lossy image, exactly.
+    Refinement(Rect),
     /// What is damaged was sent a moment ago, and can be sent again then.
     At(Instant),
     /// Nothing is damaged.
@@ -131,6 +154,8 @@ const OFTEN: f64 = 16.0;
 const REST_IF_OFTEN: Duration = Duration::from_millis(32);
 /// Bytes that a pixel is taken to need before any of its tile was sent.
 const DENSITY: f32 = 1.0;
+/// The same in haste: who expects too much of it learns that at once, who expects too little never does.
+const HASTY_DENSITY: f32 = 0.25;
 /// Of a piece, at most one pixel in so many is not damaged: pixels that the client has cost little, and
 /// fewer messages cost less.
 const WASTE: u64 = 4;
@@ -146,9 +171,12 @@ impl Damage {
     pub(crate) fn new(size: Size, now: Instant) -> Self {
         let tile = Tile {
             damage: Rect::default(),
+            lossy: Rect::default(),
+            refines: false,
             debt: 0.0,
             sendings: 0.0,
             density: DENSITY,
+            hasty_density: HASTY_DENSITY,
             rests_until: now,
         };
         Self {
@@ -159,6 +187,8 @@ impl Damage {
             reading: Rect::default(),
             films: Vec::new(),
             epoch: now,
+            refine_at: None,
+            haste: false,
             news: None,
         }
     }
@@ -185,6 +215,7 @@ impl Damage {
             if let Some(tile) = self.tiles.get_mut(index) {
                 self.damaged += usize::from(tile.damage.is_empty());
                 tile.damage = tile.damage.union(part);
+                tile.refines = false;
                 let due = tile.rests_until;
                 self.news = Some(self.news.map_or(due, |news| news.min(due)));
             }
@@ -224,7 +255,7 @@ impl Damage {
             return false;
         }
         self.deferred.changed(copy.to);
-        self.clear(copy.to);
+        self.clear_for_copy(copy);
         for rect in stale {
             self.put_back(rect);
         }
@@ -236,9 +267,11 @@ impl Damage {
 
     /// Takes what comes next: a copy, or the next piece, which is as many tiles around the one that owes
     /// the least as make about one rectangle, owe little too and are likely to need no more than `budget`
-    /// bytes on the wire; at least one row of one tile. What was taken before is sent or refused by now.
-    pub(crate) fn take(&mut self, now: Instant, budget: usize) -> Next {
+    /// bytes on the wire; at least one row of one tile. What was taken before is sent or refused by now. In
+    /// haste, a piece may be sent as a lossy image.
+    pub(crate) fn take(&mut self, now: Instant, budget: usize, haste: bool) -> Next {
         self.reading = Rect::default();
+        self.haste = haste;
         self.news = None;
         if let Some(copy) = self.moves.pop_front() {
             return Next::Copy(copy);
@@ -247,17 +280,29 @@ impl Damage {
         let ready = deferred.take(|source| !self.touches(source));
         self.deferred = deferred;
         if let Some(copy) = ready {
-            self.clear(copy.to);
+            self.clear_for_copy(copy);
             return Next::Copy(copy);
         }
         let next = self.take_piece(now, budget);
-        if let Next::Piece(piece) = next {
+        if let Next::Piece(piece) | Next::Refinement(piece) = next {
             self.reading = piece;
+            self.forget_lossy(piece);
         }
         next
     }
 
     fn take_piece(&mut self, now: Instant, budget: usize) -> Next {
+        let next = self.take_damaged(now, budget);
+        if next != Next::Nothing {
+            return next;
+        }
+        match self.refine(now) {
+            Some(due) => Next::At(due),
+            None => self.take_damaged(now, budget),
+        }
+    }
+
+    fn take_damaged(&mut self, now: Instant, budget: usize) -> Next {
         if self.damaged == 0 {
             return Next::Nothing;
         }
@@ -270,15 +315,24 @@ impl Damage {
         let rested = |tile: &Tile| tile.rests_until <= now && waits(tile);
         let least = (self.tiles.iter().enumerate())
             .filter(|(_, tile)| rested(tile))
-            .min_by(|(_, a), (_, b)| a.debt.total_cmp(&b.debt));
+            .min_by(|(_, a), (_, b)| {
+                let refines = a.refines.cmp(&b.refines);
+                refines.then(a.debt.total_cmp(&b.debt))
+            });
         let Some((start, tile)) = least else {
             let damaged = self.tiles.iter().filter(|tile| waits(tile));
             let earliest = damaged.map(|tile| tile.rests_until).min();
             return earliest.map_or(Next::Nothing, Next::At);
         };
+        let refines = tile.refines;
+        let piece = if refines {
+            Next::Refinement
+        } else {
+            Next::Piece
+        };
         let mut budget = Budget::new(budget);
-        if !budget.pay(tile.bytes(), tile.damage.pixels()) {
-            return self.cut(start, budget).map_or(Next::Nothing, Next::Piece);
+        if !budget.pay(tile.bytes(self.haste), tile.damage.pixels()) {
+            return self.cut(start, budget).map_or(Next::Nothing, piece);
         }
         let mut block = Block {
             cells: self.tiles.cell(start),
@@ -288,7 +342,9 @@ impl Damage {
         // What owes much more has its turn later, unless it takes no time: an echo of a key does not wait for
         // the film beside it.
         let most = (2.0 * tile.debt).max(LITTLE * self.half_lives(now).exp2());
-        let joins = |tile: &Tile, cheap: bool| rested(tile) && (cheap || tile.debt <= most);
+        let joins = |tile: &Tile, cheap: bool| {
+            rested(tile) && tile.refines == refines && (cheap || tile.debt <= most)
+        };
         // Along the rows first.
         while (Side::ALL.into_iter()).any(|side| self.grow(&mut block, side, &mut budget, &joins)) {
         }
@@ -298,7 +354,7 @@ impl Damage {
                 tile.damage = Rect::default();
             }
         }
-        Next::Piece(block.piece)
+        piece(block.piece)
     }
 
     /// Takes the line of tiles at one side of a block into it, if some of them are damaged, none should
@@ -318,7 +374,7 @@ impl Damage {
             cells: block.cells.union(&line),
             ..*block
         };
-        let damaged = |index| Some(self.tiles.get(index)?.bytes());
+        let damaged = |index| Some(self.tiles.get(index)?.bytes(self.haste));
         let bytes: f32 = self.tiles.within(&line).filter_map(damaged).sum();
         let cheap = budget.is_little(bytes);
         for index in self.tiles.within(&line) {
@@ -374,9 +430,11 @@ impl Damage {
     /// The client has the pixels of `rect`, or gets them in another way.
     fn clear(&mut self, rect: Rect) {
         for index in self.tiles.touched(rect) {
-            if let Some(tile) = self.tiles.get_mut(index)
-                && !tile.damage.intersection(rect).is_empty()
-            {
+            let Some(tile) = self.tiles.get_mut(index) else {
+                continue;
+            };
+            tile.lossy = tile.lossy.without(rect);
+            if !tile.damage.intersection(rect).is_empty() {
                 tile.damage = tile.damage.without(rect);
                 self.damaged -= usize::from(tile.damage.is_empty());
             }
@@ -406,11 +464,16 @@ impl Damage {
         bytes / area.pixels().max(1) as f64
     }
 
-    /// `bytes` were sent for a piece.
+    /// `bytes` were sent for the exact pixels of a piece.
     pub(crate) fn sent(&mut self, piece: Rect, bytes: usize, now: Instant) {
+        self.learn(piece, bytes, true);
+        self.charge(piece, bytes, now);
+    }
+
+    /// Has the tiles of a piece owe the bytes that were sent for it.
+    fn charge(&mut self, piece: Rect, bytes: usize, now: Instant) {
         // Copies from here on are made after the client has it.
         self.reading = Rect::default();
-        self.learn(piece, bytes);
         let elapsed = self.half_lives(now);
         if elapsed > 256.0 {
             for tile in self.tiles.iter_mut() {
@@ -433,17 +496,22 @@ impl Damage {
     }
 
     /// A piece would take `bytes`, which is too much at once: it is not sent.
-    pub(crate) fn refused(&mut self, piece: Rect, bytes: usize) {
-        self.learn(piece, bytes);
+    pub(crate) fn refused(&mut self, piece: Rect, bytes: usize, is_exact: bool) {
+        self.learn(piece, bytes, is_exact);
         self.put_back(piece);
     }
 
     /// A piece takes `bytes` on the wire, whether they are sent or not.
-    fn learn(&mut self, piece: Rect, bytes: usize) {
+    fn learn(&mut self, piece: Rect, bytes: usize, is_exact: bool) {
         let density = bytes as f32 / piece.pixels().max(1) as f32;
         for index in self.tiles.touched(piece) {
             if let Some(tile) = self.tiles.get_mut(index) {
-                tile.density = density;
+                if is_exact {
+                    tile.density = density;
+                }
+                if self.haste {
+                    tile.hasty_density = density;
+                }
             }
         }
     }
@@ -455,7 +523,7 @@ impl Damage {
     /// Takes as many rows off a tile's damage as `budget` has.
     fn cut(&mut self, index: usize, budget: Budget) -> Option<Rect> {
         let tile = self.tiles.get_mut(index)?;
-        let row = tile.damage.width() as f32 * tile.density;
+        let row = tile.damage.width() as f32 * tile.density(self.haste);
         let rows = (budget.bytes / row.max(1.0)) as u32;
         let rows = rows.clamp(1, tile.damage.height());
         let middle = tile.damage.top.saturating_add_unsigned(rows);

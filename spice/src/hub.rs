@@ -71,13 +71,13 @@ impl Viewer {
         self.state.lock().damage.add(rect);
     }
 
-    /// What to send next, in about so many bytes. If that is nothing, [`Viewer::wake`] rings for
-    /// more damage.
-    pub(crate) fn take_damage(&self, budget: usize) -> Next {
+    /// What to send next, in about so many bytes, in haste or not. If that is nothing, [`Viewer::wake`] rings
+    /// for more damage.
+    pub(crate) fn take_damage(&self, budget: usize, haste: bool) -> Next {
         let mut state = self.state.lock();
-        let next = state.damage.take(Instant::now(), budget);
+        let next = state.damage.take(Instant::now(), budget, haste);
         state.sender = match next {
-            Next::Copy(_) | Next::Piece(_) => SenderState::Busy,
+            Next::Copy(_) | Next::Piece(_) | Next::Refinement(_) => SenderState::Busy,
             Next::At(time) => SenderState::Until(time),
             Next::Nothing => SenderState::Waiting,
         };
@@ -99,14 +99,24 @@ impl Viewer {
         self.state.lock().damage.has_copies()
     }
 
-    /// A piece took this many bytes and was sent.
-    pub(crate) fn sent_damage(&self, piece: Rect, bytes: usize) {
-        self.state.lock().damage.sent(piece, bytes, Instant::now());
+    /// A piece took this many bytes and was sent, exactly or as a lossy image.
+    pub(crate) fn sent_damage(&self, piece: Rect, bytes: usize, is_exact: bool) {
+        let (damage, now) = (&mut self.state.lock().damage, Instant::now());
+        if is_exact {
+            damage.sent(piece, bytes, now);
+        } else {
+            damage.sent_lossy(piece, bytes, now);
+        }
+    }
+
+    /// Bytes that all damage is likely to take if it is sent exactly.
+    pub(crate) fn exact_bytes(&self) -> f64 {
+        self.state.lock().damage.exact_bytes()
     }
 
     /// A piece would take this many bytes, which is too much at once: it is damage again.
-    pub(crate) fn refuse_damage(&self, piece: Rect, bytes: usize) {
-        self.state.lock().damage.refused(piece, bytes);
+    pub(crate) fn refuse_damage(&self, piece: Rect, bytes: usize, is_exact: bool) {
+        self.state.lock().damage.refused(piece, bytes, is_exact);
     }
 
     fn updated(&self, updates: &[Update]) {

@@ -1,4 +1,4 @@
-//! `caraway-spice` with a screen on which a film plays, and no machine.
+//! A screen on which a film plays.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -6,17 +6,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{JoinHandle, sleep, spawn};
 use std::time::{Duration, Instant};
 
-use caraway_spice::{Config, Devices, Framebuffer, Listener, Rect, Server, Size};
+use caraway_spice::{Framebuffer, Rect};
 
 use crate::picture::Picture;
+use crate::screen::Screen;
 
-/// A running server whose screen shows a film of 320 × 240 pixels, 30 pictures a second, on flat ground.
+/// A screen that shows a film of 320 × 240 pixels, 30 pictures a second, on flat ground.
 pub struct Cinema {
-    address: SocketAddr,
-    server: Arc<Server>,
-    screen: Arc<Framebuffer>,
+    screen: Screen,
     plays: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<()>>,
+    player: Option<JoinHandle<()>>,
 }
 
 impl Cinema {
@@ -25,39 +24,20 @@ impl Cinema {
     /// # Panics
     /// If it can't listen.
     pub fn open() -> Self {
-        let screen = Framebuffer::new(Size {
-            width: 640,
-            height: 480,
-        });
-        screen.fill(Rect::of_size(screen.size()), 0x0020_4060);
-        let devices = Devices {
-            displays: vec![screen.clone()],
-            ..Devices::default()
-        };
-        let server = Server::new(Config::default(), devices, Arc::new(()));
-        let listener = Listener::bind(&"127.0.0.1:0".parse().unwrap()).unwrap();
-        let address = listener.address().to_string().parse().unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        let served = Arc::clone(&server);
-        let serve = spawn(move || runtime.block_on(served.serve(listener)).unwrap());
+        let screen = Screen::open(640, 480);
         let plays = Arc::new(AtomicBool::new(true));
-        let (shown, goes_on) = (screen.clone(), plays.clone());
-        let play = spawn(move || play(&shown, &goes_on));
+        let (shown, goes_on) = (screen.framebuffer().clone(), plays.clone());
+        let player = spawn(move || play(&shown, &goes_on));
         Self {
-            address,
-            server,
             screen,
             plays,
-            threads: vec![serve, play],
+            player: Some(player),
         }
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.screen.address()
     }
 
     /// Stops the film at the picture that it shows.
@@ -67,23 +47,15 @@ impl Cinema {
 
     /// What the screen shows.
     pub fn picture(&self) -> Picture {
-        let Size { width, height } = self.screen.size();
-        let places = (0..height).flat_map(|y| (0..width).map(move |x| (x, y)));
-        let pixel = |(x, y)| {
-            let [blue, green, red, _] = self.screen.pixel(x, y).unwrap().to_le_bytes();
-            [red, green, blue]
-        };
-        let pixels = places.map(pixel).collect();
-        Picture::new(width as usize, height as usize, pixels)
+        self.screen.picture()
     }
 }
 
 impl Drop for Cinema {
     fn drop(&mut self) {
         self.stop();
-        self.server.shutdown();
-        for thread in self.threads.drain(..) {
-            let _ = thread.join();
+        if let Some(player) = self.player.take() {
+            let _ = player.join();
         }
     }
 }

@@ -295,7 +295,9 @@ impl Ryll {
     fn ask(&mut self, method: &str, parameters: Value) -> Value {
         self.last_id += 1;
         let request = json!({ "id": self.last_id, "method": method, "params": parameters });
-        writeln!(self.control.get_mut(), "{request}").unwrap();
+        if let Err(error) = writeln!(self.control.get_mut(), "{request}") {
+            panic!("ryll is gone: {error}\n{}", self.log());
+        }
         loop {
             let mut line = String::new();
             let read = self.control.read_line(&mut line);

@@ -9,6 +9,9 @@
 //! the encoder's own, and one write; a large one is encoded by another thread, which costs two wake-ups. Damage wakes the channel only if it waits for damage, so a guest
 //! that draws faster than the link takes costs no wake-ups; each piece's acknowledgement is one.
 //!
+//! Photographs that would keep the link busy for longer than [`SLOW`] go as lossy images first, and exactly once
+//! nothing else is to be sent.
+//!
 //! What clients insist on: `SURFACE_CREATE` of a primary surface before anything is drawn; `MARK`
 //! before a viewer's widget shows anything; and one image of the whole surface as the first drawing
 //! on it, because `spicy-screenshot` saves the screen at the very first one.
@@ -38,6 +41,10 @@ use crate::wire::{Message, MessageReader, MessageWriter, Reader, Truncated};
 const WHOLE_PIXELS: u64 = 4 * 1024 * 1024;
 /// Bytes of an image on the wire at most. Proxies guard against frames over 16 MiB.
 const MAX_IMAGE_BYTES: usize = 4 * 1024 * 1024 - 1024;
+/// What takes longer than this to arrive exactly is worth a lossy image before it.
+const SLOW: Duration = Duration::from_millis(150);
+/// Bytes of a piece that is sent in haste, unless there is room for more: each JPEG picture has 600 of tables.
+const HASTY_ROOM: usize = 8 * 1024;
 /// A piece that takes so many times the bytes that were expected is not sent but cut.
 const OVERSHOOT: usize = 2;
 const INIT_TIME: Duration = Duration::from_secs(30);
@@ -219,13 +226,19 @@ impl Sender<'_> {
                     continue;
                 }
             };
-            let wait = match viewer.take_damage(room) {
+            let haste = self.is_late();
+            let room = if haste { room.max(HASTY_ROOM) } else { room };
+            let wait = match viewer.take_damage(room, haste) {
                 Next::Copy(copy) => {
                     self.send(draw::copy_bits(copy)).await?;
                     continue;
                 }
                 Next::Piece(area) => {
-                    self.send_piece(area, room).await?;
+                    self.send_piece(area, room, haste).await?;
+                    continue;
+                }
+                Next::Refinement(area) => {
+                    self.send_piece(area, room, false).await?;
                     continue;
                 }
                 Next::At(time) => Some(film.map_or(time, |film| film.min(time))),
@@ -290,14 +303,14 @@ impl Sender<'_> {
         let whole = Rect::of_size(size);
         // What is drawn from here on is damage again.
         viewer.restart(size);
-        let message = if whole_pixels(size) <= WHOLE_PIXELS {
-            self.encode(whole).await?
+        let drawing = if whole_pixels(size) <= WHOLE_PIXELS {
+            self.encode(whole, false).await?
         } else {
             None
         };
-        match message.filter(|message| message.len() <= MAX_IMAGE_BYTES) {
-            Some(message) => {
-                viewer.sent_damage(whole, message.len());
+        match drawing.filter(|drawing| drawing.message.len() <= MAX_IMAGE_BYTES) {
+            Some(Drawing { message, is_exact }) => {
+                viewer.sent_damage(whole, message.len(), is_exact);
                 self.encoder.sent();
                 self.send(message).await
             }
@@ -308,19 +321,30 @@ impl Sender<'_> {
         }
     }
 
+    /// Whether all that is to be sent would take the link long, and the client leaves it to us how it is sent.
+    fn is_late(&self) -> bool {
+        let (codec, rate) = {
+            let client = self.shared.client.lock();
+            (client.codec, client.flight.known_rate())
+        };
+        let bytes = || self.shared.view.viewer.exact_bytes();
+        let is_late = |rate: f64| bytes() > rate * SLOW.as_secs_f64();
+        matches!(codec, Codec::Auto | Codec::AutoLz) && rate.is_some_and(is_late)
+    }
+
     /// Sends the pixels of `area` as they are now, unless they take far more than `budget` bytes and
     /// could be cut: then the damage knows how to cut them.
-    async fn send_piece(&mut self, area: Rect, budget: usize) -> Result<(), Ending> {
-        let Some(message) = self.encode(area).await? else {
+    async fn send_piece(&mut self, area: Rect, budget: usize, lossy: bool) -> Result<(), Ending> {
+        let Some(Drawing { message, is_exact }) = self.encode(area, lossy).await? else {
             return Ok(());
         };
         let viewer = &self.shared.view.viewer;
         let bytes = message.len();
         if bytes > budget * OVERSHOOT && area.height() > 1 {
-            viewer.refuse_damage(area, bytes);
+            viewer.refuse_damage(area, bytes, is_exact);
             return Ok(());
         }
-        viewer.sent_damage(area, bytes);
+        viewer.sent_damage(area, bytes, is_exact);
         self.encoder.sent();
         self.send(message).await?;
         // Other clients' turn, and input's.
@@ -328,8 +352,9 @@ impl Sender<'_> {
         Ok(())
     }
 
-    /// The message that draws the pixels of `area` as they are now; `None` if they are gone.
-    async fn encode(&mut self, area: Rect) -> Result<Option<Message>, Ending> {
+    /// The message that draws the pixels of `area` as they are now, or about so if that may be; `None` if
+    /// they are gone.
+    async fn encode(&mut self, area: Rect, lossy: bool) -> Result<Option<Drawing>, Ending> {
         let Some(screen) = &self.screen else {
             return Ok(None);
         };
@@ -339,18 +364,25 @@ impl Sender<'_> {
             generation: screen.generation,
             area,
             codec: self.shared.client.lock().codec,
+            lossy,
             image: self.images,
         };
         let mut encoder = std::mem::take(&mut self.encoder);
         let encode = move || (piece.encode(&mut encoder), encoder);
-        let message;
-        (message, self.encoder) = pool::run(area.pixels(), encode).await?;
-        if message.is_none() {
+        let drawing;
+        (drawing, self.encoder) = pool::run(area.pixels(), encode).await?;
+        if drawing.is_none() {
             // The surface was made anew, or went: its source knows by now.
             self.shared.view.viewer.recheck_layout();
         }
-        Ok(message)
+        Ok(drawing)
     }
+}
+
+/// A message that draws pixels.
+struct Drawing {
+    message: Message,
+    is_exact: bool,
 }
 
 /// Pixels that are to be sent.
@@ -359,22 +391,36 @@ struct Piece {
     generation: u64,
     area: Rect,
     codec: Codec,
+    /// It may be a lossy image.
+    lossy: bool,
     /// Its number.
     image: u64,
 }
 
 impl Piece {
     /// The message that draws them; `None` if they are gone.
-    fn encode(&self, encoder: &mut Encoder) -> Option<Message> {
+    fn encode(&self, encoder: &mut Encoder) -> Option<Drawing> {
         let area = self.area;
         let read = |pixels: &mut [u8]| self.source.read(self.generation, area, pixels);
         let pixels = encoder.pixels(area.width(), area.height(), read)?;
-        if let Some(fill) = draw::fill(area, &pixels) {
+        if let Some(message) = draw::fill(area, &pixels) {
             encoder.recycle(pixels);
-            return Some(fill);
+            return Some(Drawing {
+                message,
+                is_exact: true,
+            });
         }
-        let image = encoder.encode(self.codec, pixels);
-        Some(draw::copy(area, &image, self.image))
+        let lossy = self.lossy.then(|| encoder.encode_lossy(&pixels)).flatten();
+        let is_exact = lossy.is_none();
+        let image = match lossy {
+            Some(image) => {
+                encoder.recycle(pixels);
+                image
+            }
+            None => encoder.encode(self.codec, pixels),
+        };
+        let message = draw::copy(area, &image, self.image);
+        Some(Drawing { message, is_exact })
     }
 }
 

@@ -8,6 +8,7 @@ mod contest;
 mod deflate;
 mod dictionary;
 mod glz;
+mod jpeg;
 mod lz;
 mod lz4;
 mod quic;
@@ -22,13 +23,16 @@ use dictionary::{Access, Lease};
 use repeats::Table;
 use zerocopy::IntoBytes;
 
+use crate::geometry::Size;
+
+pub(crate) use jpeg::Jpeg;
 pub(crate) use texture::is_gradual;
 
 /// How images are compressed (spice-protocol `enums.h`, `SpiceImageCompression`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Codec {
     /// GLZ, or LZ for clients that keep no dictionary; for photographs and gradients QUIC, unless GLZ
-    /// makes them shorter.
+    /// makes them shorter, and JPEG before it on links that are slow for them.
     #[default]
     Auto,
     /// The same without GLZ.
@@ -148,6 +152,8 @@ pub enum ImageKind {
     GlzRgb = 102,
     /// GLZ, 32-bit RGB, in a zlib stream.
     ZlibGlzRgb = 107,
+    /// JPEG, which is not exact.
+    Jpeg = 105,
     /// LZ4.
     Lz4 = 109,
 }
@@ -260,6 +266,20 @@ impl Encoder {
         image
     }
 
+    /// A lossy image of a photograph or gradient; `None` of anything else, or if it would be no shorter than
+    /// exact ones mostly are.
+    pub(crate) fn encode_lossy(&mut self, pixels: &Pixels) -> Option<Image> {
+        self.unsent = None;
+        let size = Size {
+            width: pixels.width,
+            height: pixels.height,
+        };
+        let worthwhile = pixels.data.len() >= LOSSY_PIXELS && is_gradual(pixels);
+        let jpeg = Jpeg::new(size, LOSSY_QUALITY).filter(|_| worthwhile)?;
+        let data = jpeg.whole(pixels.data.as_bytes())?;
+        (data.len() <= pixels.data.len()).then(|| pixels.image(ImageKind::Jpeg, data))
+    }
+
     /// The dictionary, if there is one for such an image.
     fn lease(&self, pixels: &Pixels) -> Option<Lease> {
         self.access.as_ref()?.lease(pixels.data.len())
@@ -325,6 +345,10 @@ impl Encoder {
 const MAX_PIXELS: u64 = 1 << 28;
 /// Pixels whose memory is kept: those of the largest piece.
 const SPARE: usize = 256 * 1024;
+/// Pixels of a lossy image at least: the tables of a JPEG picture alone have some 600 bytes.
+const LOSSY_PIXELS: usize = 2048;
+/// Quality of lossy images, from 1 to 100: at first sight nothing is missing.
+const LOSSY_QUALITY: u8 = 85;
 /// Bytes of a GLZ stream that are too few to gain anything.
 const TINY: usize = 96;
 

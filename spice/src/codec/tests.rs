@@ -68,6 +68,12 @@ fn decode(image: &Image) -> Vec<u8> {
                 .expect("the stream is well formed")
                 .pixels
         }
+        ImageKind::Jpeg => jpeg_decoder::Decoder::new(&*image.data)
+            .decode()
+            .expect("the picture is well formed")
+            .chunks(3)
+            .flat_map(|p| [p[0], p[1], p[2], 255])
+            .collect(),
         ImageKind::Lz4 => {
             independent::lz4::decompress_spice_lz4(
                 &image.data,
@@ -213,6 +219,43 @@ fn of_what_is_gradual_glz_has_what_repeats_and_quic_the_rest() {
         encoder.sent();
         assert_eq!(image.kind, kind);
         assert_eq!(shown(&client.decode(&image)), colours(bytes));
+    }
+}
+
+#[test]
+fn a_lossy_image_of_a_photograph_is_short_and_nearly_right() {
+    let bytes = photograph(640, 100);
+    let mut encoder = Encoder::default();
+
+    let image = encoder.encode_lossy(&pixels(640, 100, &bytes));
+
+    let image = image.expect("it is a photograph");
+    let exact = encoder.encode(Codec::Auto, pixels(640, 100, &bytes));
+    assert!(
+        image.data.len() * 3 < exact.data.len(),
+        "{}",
+        image.data.len()
+    );
+    let both = std::iter::zip(shown(&decode(&image)), colours(&bytes)).flat_map(|(a, b)| {
+        let difference = |channel: usize| u64::from(a[channel].abs_diff(b[channel])).pow(2);
+        [0, 1, 2].map(difference)
+    });
+    let squares: Vec<u64> = both.collect();
+    let mean = squares.iter().sum::<u64>() / squares.len() as u64;
+    // 30 dB.
+    assert!(mean < 65, "{mean}");
+}
+
+#[test]
+fn what_is_no_photograph_or_small_has_no_lossy_image() {
+    let mut encoder = Encoder::default();
+    let text = patterned(300, 50, 23, 1000);
+    for pixels in [
+        pixels(300, 50, &text),
+        pixels(40, 50, &photograph(40, 50)),
+        pixels(64, 64, &noise(64, 64, 1)),
+    ] {
+        assert_eq!(encoder.encode_lossy(&pixels), None);
     }
 }
 

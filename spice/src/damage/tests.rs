@@ -5,7 +5,7 @@ use super::*;
 impl Damage {
     /// Whether the client has everything.
     fn is_empty(&self) -> bool {
-        self.damaged == 0 && self.moves.is_empty()
+        self.damaged == 0 && self.moves.is_empty() && self.refine_at.is_none()
     }
 }
 
@@ -37,8 +37,8 @@ fn tile(column: i32, row: i32) -> Rect {
 /// Takes a piece and says that it took `density` bytes a pixel.
 fn send(damage: &mut Damage, now: &mut Instant, budget: usize, density: usize) -> Option<Rect> {
     loop {
-        match damage.take(*now, budget) {
-            Next::Piece(piece) => {
+        match damage.take(*now, budget, false) {
+            Next::Piece(piece) | Next::Refinement(piece) => {
                 damage.sent(piece, piece.pixels() as usize * density, *now);
                 return Some(piece);
             }
@@ -140,6 +140,8 @@ struct Model {
     client: Vec<u32>,
     /// The piece that was taken, and its pixels once they are read.
     piece: Option<(Rect, Option<Vec<u32>>)>,
+    /// It has to be exact.
+    refines: bool,
     drawn: u32,
     copies: usize,
     now: Instant,
@@ -152,6 +154,7 @@ enum Action {
     Take,
     Read,
     Send,
+    SendLossy,
     Film(Vec<Rect>),
     Picture,
     Refuse,
@@ -171,6 +174,7 @@ impl Model {
             source: vec![0; 200 * 150],
             client: vec![1; 200 * 150],
             piece: Some((Rect::of_size(Self::SIZE), None)),
+            refines: false,
             drawn: 0,
             copies: 0,
             now,
@@ -215,12 +219,16 @@ impl Model {
                 Self::copy(&mut self.source, copy);
                 self.damage.copied(copy);
             }
-            Action::Take if self.piece.is_none() => match self.damage.take(self.now, 20_000) {
+            Action::Take if self.piece.is_none() => match self.damage.take(self.now, 20_000, false)
+            {
                 Next::Copy(copy) => {
                     Self::copy(&mut self.client, copy);
                     self.copies += 1;
                 }
-                Next::Piece(piece) => self.piece = Some((piece, None)),
+                Next::Piece(piece) => (self.piece, self.refines) = (Some((piece, None)), false),
+                Next::Refinement(piece) => {
+                    (self.piece, self.refines) = (Some((piece, None)), true);
+                }
                 Next::At(later) => self.now = later,
                 Next::Nothing => {}
             },
@@ -237,21 +245,28 @@ impl Model {
                     self.damage.sent(piece, pixels.len(), self.now);
                 }
             }
+            Action::SendLossy if self.refines => self.act(&Action::Send),
+            Action::SendLossy => {
+                self.act(&Action::Read);
+                if let Some((piece, Some(pixels))) = self.piece.take() {
+                    Self::put(&mut self.client, piece, &approximate(&pixels));
+                    self.damage.sent_lossy(piece, pixels.len() / 8, self.now);
+                }
+            }
             Action::Film(areas) => self.damage.set_films(areas.clone()),
             Action::Picture => {
                 let film = self.damage.films.first().copied();
                 if let (Some(film), None) = (film, &self.piece)
                     && self.damage.begin_picture(vec![film], film)
                 {
-                    let approximate = |pixel: &u32| pixel | 1 << 31;
                     let pixels = Self::get(&self.source, film);
-                    let pixels: Vec<u32> = pixels.iter().map(approximate).collect();
-                    Self::put(&mut self.client, film, &pixels);
+                    Self::put(&mut self.client, film, &approximate(&pixels));
                 }
             }
             Action::Refuse => {
                 if let Some((piece, _)) = self.piece.take() {
-                    self.damage.refused(piece, 4 * piece.pixels() as usize);
+                    self.damage
+                        .refused(piece, 4 * piece.pixels() as usize, true);
                 }
             }
         }
@@ -264,6 +279,11 @@ impl Model {
             self.act(&Action::Take);
         }
     }
+}
+
+/// What a client shows of pixels whose image was lossy.
+fn approximate(pixels: &[u32]) -> Vec<u32> {
+    pixels.iter().map(|pixel| pixel | 1 << 31).collect()
 }
 
 fn on_model() -> impl Strategy<Value = Rect> {
@@ -302,6 +322,7 @@ fn action() -> impl Strategy<Value = Action> {
         4 => Just(Action::Take),
         1 => Just(Action::Read),
         3 => Just(Action::Send),
+        2 => Just(Action::SendLossy),
         1 => Just(Action::Refuse),
         1 => prop::collection::vec(on_model(), 0..2).prop_map(Action::Film),
         2 => Just(Action::Picture),
@@ -312,7 +333,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
-    fn a_client_that_copies_and_draws_and_shows_films_ends_with_the_pixels_of_the_source(
+    fn a_client_that_copies_and_draws_and_shows_films_and_lossy_images_ends_with_the_pixels_of_the_source(
         actions in prop::collection::vec(action(), 0..80)
     ) {
         let mut model = Model::new();
@@ -365,9 +386,9 @@ fn what_a_client_has_not_is_sent_where_it_was_copied_to() {
         },
     ));
 
-    let copy = model.damage.take(model.now, ANY_BUDGET);
+    let copy = model.damage.take(model.now, ANY_BUDGET, false);
     assert!(matches!(copy, Next::Copy(_)), "{copy:?}");
-    let pieces = [0, 1].map(|_| model.damage.take(model.now, ANY_BUDGET));
+    let pieces = [0, 1].map(|_| model.damage.take(model.now, ANY_BUDGET, false));
     assert_eq!(pieces, [area(6, 6), area(70, 70)].map(Next::Piece));
     assert!(model.damage.is_empty());
 }
@@ -405,7 +426,7 @@ fn copies_from_outside_are_damage() {
     });
 
     assert_eq!(
-        model.damage.take(model.now + REST, ANY_BUDGET),
+        model.damage.take(model.now + REST, ANY_BUDGET, false),
         Next::Piece(to)
     );
 }
@@ -444,7 +465,7 @@ fn a_budget_cuts_pieces_by_what_their_tiles_took_before() {
     let mut now = Instant::now();
     let mut damage = Damage::new(SIZE, now);
     let whole = Rect::of_size(SIZE);
-    damage.learn(whole, whole.pixels() as usize * 3);
+    damage.learn(whole, whole.pixels() as usize * 3, true);
     damage.add(whole);
 
     while let Some(piece) = send(&mut damage, &mut now, 5000, 3) {
@@ -486,9 +507,9 @@ fn a_little_that_is_not_damaged_goes_along() {
     damage.add(far);
 
     let both = tile(1, 0).union(tile(1, 1));
-    assert_eq!(damage.take(now, ANY_BUDGET), Next::Piece(both));
-    assert_eq!(damage.take(now, ANY_BUDGET), Next::Piece(far));
-    assert_eq!(damage.take(now, ANY_BUDGET), Next::Nothing);
+    assert_eq!(damage.take(now, ANY_BUDGET, false), Next::Piece(both));
+    assert_eq!(damage.take(now, ANY_BUDGET, false), Next::Piece(far));
+    assert_eq!(damage.take(now, ANY_BUDGET, false), Next::Nothing);
 }
 
 #[test]
@@ -502,8 +523,8 @@ fn an_echo_does_not_wait_for_the_film_beside_it() {
 
     // A millisecond of a fast link is more than both take; here it is less.
     let (later, budget) = (now + REST, 1 << 14);
-    assert_eq!(damage.take(later, budget), Next::Piece(echo));
-    assert_eq!(damage.take(later, ANY_BUDGET), Next::Piece(film));
+    assert_eq!(damage.take(later, budget, false), Next::Piece(echo));
+    assert_eq!(damage.take(later, ANY_BUDGET, false), Next::Piece(film));
 }
 
 #[test]
@@ -516,7 +537,10 @@ fn what_a_fast_link_takes_at_once_goes_as_one() {
     damage.add(echo);
 
     let both = film.union(echo);
-    assert_eq!(damage.take(now + REST, ANY_BUDGET), Next::Piece(both));
+    assert_eq!(
+        damage.take(now + REST, ANY_BUDGET, false),
+        Next::Piece(both)
+    );
 }
 
 #[test]
@@ -530,10 +554,10 @@ fn what_is_copied_before_it_is_sent_is_sent_once() {
     damage.add(tile(1, 1));
     damage.copied(copy);
 
-    assert_eq!(damage.take(now, ANY_BUDGET), Next::Piece(tile(1, 1)));
+    assert_eq!(damage.take(now, ANY_BUDGET, false), Next::Piece(tile(1, 1)));
     damage.sent(tile(1, 1), 100, now);
-    assert_eq!(damage.take(now, ANY_BUDGET), Next::Copy(copy));
-    assert_eq!(damage.take(now, ANY_BUDGET), Next::Nothing);
+    assert_eq!(damage.take(now, ANY_BUDGET, false), Next::Copy(copy));
+    assert_eq!(damage.take(now, ANY_BUDGET, false), Next::Nothing);
 }
 
 #[test]
@@ -561,7 +585,7 @@ fn what_changes_all_the_time_is_sent_thirty_times_a_second() {
     let mut sendings = 0;
     for _ in 0..2000 {
         damage.add(film);
-        if let Next::Piece(piece) = damage.take(now, ANY_BUDGET) {
+        if let Next::Piece(piece) = damage.take(now, ANY_BUDGET, false) {
             damage.sent(piece, 100, now);
             sendings += 1;
         }
@@ -577,13 +601,16 @@ fn a_tile_is_not_sent_twice_at_once() {
     let mut damage = Damage::new(SIZE, now);
     let area = tile(1, 1);
     damage.add(area);
-    assert_eq!(damage.take(now, ANY_BUDGET), Next::Piece(area));
+    assert_eq!(damage.take(now, ANY_BUDGET, false), Next::Piece(area));
     damage.sent(area, 100, now);
     damage.add(area);
 
-    assert_eq!(damage.take(now, ANY_BUDGET), Next::At(now + REST));
-    assert_eq!(damage.take(now + REST, ANY_BUDGET), Next::Piece(area));
-    assert_eq!(damage.take(now + REST, ANY_BUDGET), Next::Nothing);
+    assert_eq!(damage.take(now, ANY_BUDGET, false), Next::At(now + REST));
+    assert_eq!(
+        damage.take(now + REST, ANY_BUDGET, false),
+        Next::Piece(area)
+    );
+    assert_eq!(damage.take(now + REST, ANY_BUDGET, false), Next::Nothing);
 }
 
 #[test]
@@ -610,13 +637,13 @@ fn what_changes_on_a_film_is_taken_as_a_picture_and_no_other_way() {
     };
     damage.set_films(vec![film]);
     damage.add(film);
-    assert_eq!(damage.take(now + REST, ANY_BUDGET), Next::Nothing);
+    assert_eq!(damage.take(now + REST, ANY_BUDGET, false), Next::Nothing);
     assert!(damage.touches(film));
 
     assert!(damage.begin_picture(vec![film], film));
 
     assert!(!damage.touches(film));
-    assert_eq!(damage.take(now + REST, ANY_BUDGET), Next::Nothing);
+    assert_eq!(damage.take(now + REST, ANY_BUDGET, false), Next::Nothing);
 }
 
 #[test]
@@ -626,7 +653,10 @@ fn a_film_that_is_over_is_damage() {
     let film = tile(1, 1);
     damage.set_films(vec![film]);
     damage.set_films(Vec::new());
-    assert_eq!(damage.take(now + REST, ANY_BUDGET), Next::Piece(film));
+    assert_eq!(
+        damage.take(now + REST, ANY_BUDGET, false),
+        Next::Piece(film)
+    );
 }
 
 #[test]
@@ -647,7 +677,10 @@ fn what_changes_beside_a_film_is_sent_while_it_plays() {
         bottom: 50,
     };
     damage.add(echo);
-    assert_eq!(damage.take(now + REST, ANY_BUDGET), Next::Piece(echo));
+    assert_eq!(
+        damage.take(now + REST, ANY_BUDGET, false),
+        Next::Piece(echo)
+    );
 }
 
 #[test]
@@ -662,4 +695,74 @@ fn what_a_client_copies_it_copies_before_the_next_picture() {
 
     model.act(&Action::Take);
     assert!(model.damage.begin_picture(vec![film], film));
+}
+
+/// A surface whose first tile was sent as a lossy image.
+fn with_lossy(now: Instant) -> Damage {
+    let mut damage = Damage::new(SIZE, now);
+    damage.add(tile(0, 0));
+    assert_eq!(damage.take(now, ANY_BUDGET, true), Next::Piece(tile(0, 0)));
+    damage.sent_lossy(tile(0, 0), 500, now);
+    damage
+}
+
+#[test]
+fn a_lossy_image_is_made_exact_when_nothing_else_is_to_be_sent() {
+    let now = Instant::now();
+    let mut damage = with_lossy(now);
+    let Next::At(later) = damage.take(now, ANY_BUDGET, false) else {
+        panic!("it is not refined");
+    };
+    damage.add(tile(3, 3));
+
+    let taken = [0; 3].map(|_| damage.take(later, ANY_BUDGET, false));
+
+    let wanted = [
+        Next::Piece(tile(3, 3)),
+        Next::Refinement(tile(0, 0)),
+        Next::Nothing,
+    ];
+    assert_eq!(taken, wanted);
+}
+
+#[test]
+fn what_changes_before_it_is_exact_may_be_lossy_again() {
+    let now = Instant::now();
+    let mut damage = with_lossy(now);
+    let later = now + Duration::from_secs(1);
+
+    damage.add(tile(0, 0));
+
+    assert_eq!(
+        damage.take(later, ANY_BUDGET, false),
+        Next::Piece(tile(0, 0))
+    );
+}
+
+#[test]
+fn a_copy_of_a_lossy_image_is_copied_and_made_exact_as_well() {
+    let now = Instant::now();
+    let mut damage = with_lossy(now);
+    let copy = Move {
+        from: Point { x: 0, y: 0 },
+        to: tile(4, 2),
+    };
+    let later = now + Duration::from_secs(1);
+
+    damage.copied(copy);
+
+    assert_eq!(damage.take(now, ANY_BUDGET, false), Next::Copy(copy));
+    let mut refined = [0; 2].map(|_| damage.take(later, ANY_BUDGET, false));
+    refined.sort_by_key(|next| *next != Next::Refinement(tile(0, 0)));
+    assert_eq!(refined, [tile(0, 0), tile(4, 2)].map(Next::Refinement));
+}
+
+#[test]
+fn a_lossy_image_says_nothing_of_what_exact_pixels_take() {
+    let now = Instant::now();
+    let mut damage = with_lossy(now);
+
+    damage.add(tile(0, 0));
+
+    assert_eq!(damage.exact_bytes(), 64.0 * 64.0);
 }

@@ -113,6 +113,11 @@ impl Flight {
         Some(self.rate.largest()).filter(|&rate| rate > 0.0)
     }
 
+    /// The same, once the link has been busy for long enough to show that it carries no more.
+    pub(crate) fn known_rate(&self) -> Option<f64> {
+        self.rate().filter(|_| !self.rate.is_growing())
+    }
+
     /// Bytes that may be on their way.
     fn window(&self, now: Instant) -> usize {
         let Some(round_trip) = self.round_trip.least() else {

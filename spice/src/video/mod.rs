@@ -3,14 +3,12 @@
 //! Where films are, [`motion`] finds from the history of changes, once for all clients of a display.
 //! Whether a film is worth a stream differs from client to client, and so do its rate and its quality:
 //! [`streams`] decides it by what the film's pixels cost this client so far and by what a picture of it
-//! costs as JPEG; [`pace`] steers, by what the link carries and by what the client reports. [`frame`]
-//! makes the pictures.
+//! costs as JPEG; [`pace`] steers, by what the link carries and by what the client reports.
 //!
 //! A stream lives as long as its film is known. While the film pauses its pixels are sent exactly, like
 //! everything else on the display, and the stream is told to show nothing, so that a picture which the
 //! client shows late does no harm. When the film goes on, so does the stream.
 
-pub(crate) mod frame;
 pub(crate) mod motion;
 pub(crate) mod pace;
 pub(crate) mod streams;

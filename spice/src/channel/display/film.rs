@@ -6,13 +6,12 @@ use tokio::time::Instant;
 
 use super::Sender;
 use crate::channel::stream;
-use crate::codec::{Pixels, is_gradual};
+use crate::codec::{Jpeg, Pixels, is_gradual};
 use crate::geometry::{Rect, Size};
 use crate::link::message::Capabilities;
 use crate::pool;
 use crate::protocol::display as id;
 use crate::session::Ending;
-use crate::video::frame::Frame;
 use crate::video::motion::Film;
 use crate::video::pace;
 use crate::video::streams::{Ability, Act, Costs, Knowledge};
@@ -173,13 +172,13 @@ impl Sender<'_> {
             width: area.width(),
             height: area.height(),
         };
-        let Some(frame) = Frame::new(size, quality) else {
+        let Some(jpeg) = Jpeg::new(size, quality) else {
             return Ok(None);
         };
         let (source, generation) = (Arc::clone(self.shared.view.source()), screen.generation);
         let mut picture = std::mem::take(&mut self.picture);
         let read = move || {
-            picture.resize(frame.bytes(), 0);
+            picture.resize(jpeg.bytes(), 0);
             let is_there = source.read(generation, area, &mut picture);
             is_there.then_some(picture)
         };
@@ -190,16 +189,16 @@ impl Sender<'_> {
         let picture = Arc::new(picture);
         let encode = |band| {
             let picture = Arc::clone(&picture);
-            pool::start(move || frame.encode(band, &picture))
+            pool::start(move || jpeg.encode(band, &picture))
         };
-        let encoding: Vec<_> = (0..frame.bands()).map(encode).collect();
+        let encoding: Vec<_> = (0..jpeg.bands()).map(encode).collect();
         let mut bands = Vec::with_capacity(encoding.len());
         for band in encoding {
             bands.extend(band.done().await?);
         }
         // Nobody else looks at it any more.
         self.picture = Arc::into_inner(picture).unwrap_or_default();
-        Ok(frame.join(&bands))
+        Ok(jpeg.join(&bands))
     }
 
     /// Whether what was read last, of this area, is like a photograph.

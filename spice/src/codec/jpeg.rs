@@ -1,6 +1,6 @@
-//! A picture of a film as JPEG (ITU-T T.81), a band of rows at a time.
+//! JPEG (ITU-T T.81): pictures of films, and stills on links that are slow for them.
 //!
-//! Each band is encoded for itself and ends in a restart marker, at which decoders begin anew. So
+//! A picture is encoded a band of rows at a time. Each band is encoded for itself and ends in a restart marker, at which decoders begin anew. So
 //! several threads encode a picture at once, and it still is one that every decoder takes.
 
 use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
@@ -26,12 +26,12 @@ const MAX_SIDE: u32 = u16::MAX as u32;
 
 /// What a picture is to become.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Frame {
+pub(crate) struct Jpeg {
     size: Size,
     quality: u8,
 }
 
-impl Frame {
+impl Jpeg {
     /// A picture of this size; quality from 1 to 100. `None` if it has no pixels, or more than JPEG allows.
     pub(crate) fn new(size: Size, quality: u8) -> Option<Self> {
         let sides = 1..=MAX_SIDE;
@@ -59,6 +59,12 @@ impl Frame {
         let band = pixels.get(bytes * band..end)?;
         let units = width.div_ceil(UNIT) * rows.div_ceil(UNIT);
         encode(band, width, self.quality, units)
+    }
+
+    /// The JPEG picture of `pixels`, here and now; `None` if there are not as many.
+    pub(crate) fn whole(&self, pixels: &[u8]) -> Option<Vec<u8>> {
+        let bands = (0..self.bands()).map(|band| self.encode(band, pixels));
+        self.join(&bands.collect::<Option<Vec<_>>>()?)
     }
 
     /// The JPEG picture of all its bands; `None` if there are not all of them.
@@ -141,12 +147,9 @@ mod tests {
     }
 
     fn encoded(size: Size, pixels: &[u8]) -> (Vec<u8>, usize) {
-        let frame = Frame::new(size, 90).expect("it has pixels");
-        let bands = (0..frame.bands()).map(|band| frame.encode(band, pixels));
-        let bands: Option<Vec<_>> = bands.collect();
-        let bands = bands.expect("all of them are there");
-        let picture = frame.join(&bands).expect("they are one picture");
-        (picture, bands.len())
+        let jpeg = Jpeg::new(size, 90).expect("it has pixels");
+        let picture = jpeg.whole(pixels).expect("all pixels are there");
+        (picture, jpeg.bands())
     }
 
     #[test]
@@ -155,9 +158,9 @@ mod tests {
             let size = Size { width, height };
             let pixels = film_picture(size);
 
-            let (jpeg, bands) = encoded(size, &pixels);
+            let (picture, bands) = encoded(size, &pixels);
 
-            let mut decoder = jpeg_decoder::Decoder::new(&*jpeg);
+            let mut decoder = jpeg_decoder::Decoder::new(&*picture);
             let decoded = decoder.decode().expect("it is a picture");
             let info = decoder.info().expect("it was decoded");
             assert_eq!((info.width.into(), info.height.into()), (width, height));
@@ -181,9 +184,9 @@ mod tests {
     #[test]
     fn a_picture_that_can_not_be_is_refused() {
         for (width, height) in [(0, 5), (5, 0), (70_000, 1), (1, 70_000)] {
-            assert!(Frame::new(Size { width, height }, 80).is_none());
+            assert!(Jpeg::new(Size { width, height }, 80).is_none());
         }
-        let frame = Frame::new(
+        let jpeg = Jpeg::new(
             Size {
                 width: 4,
                 height: 4,
@@ -191,8 +194,8 @@ mod tests {
             80,
         )
         .expect("it has pixels");
-        assert!(frame.encode(0, &[0; 63]).is_none());
-        assert!(frame.encode(1, &[0; 64]).is_none());
-        assert!(frame.join(&[]).is_none());
+        assert!(jpeg.encode(0, &[0; 63]).is_none());
+        assert!(jpeg.encode(1, &[0; 64]).is_none());
+        assert!(jpeg.join(&[]).is_none());
     }
 }

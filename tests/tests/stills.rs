@@ -1,0 +1,122 @@
+//! Photographs on a slow link, as clients that others wrote see them.
+
+use std::time::{Duration, Instant};
+
+use caraway_spice::{Framebuffer, Rect};
+use caraway_tests::client::{GlibWatch, Ryll};
+use caraway_tests::picture::Picture;
+use caraway_tests::screen::Screen;
+use caraway_tests::throttle::Throttle;
+use caraway_tests::wait::wait_for;
+
+/// 1 Mbit/s: exact pixels of the photograph take four seconds.
+const BYTES_PER_SECOND: u32 = 125_000;
+const PHOTOGRAPH: Rect = Rect {
+    left: 48,
+    top: 30,
+    right: 688,
+    bottom: 510,
+};
+const REST: Duration = Duration::from_secs(4);
+/// Below it, something that no codec makes smaller: it keeps the link busy, and so shows how slow it is.
+const NOISE: Rect = Rect {
+    left: 0,
+    top: 520,
+    right: 720,
+    bottom: 600,
+};
+/// What a colour of a lossy image may be off by.
+const NEAR: u8 = 48;
+
+fn make_noise(screen: &Framebuffer) {
+    let number = |i: u32| i.wrapping_mul(2_654_435_761);
+    let pixels: Vec<u32> = (0..NOISE.width() * NOISE.height())
+        .map(|i| (number(i) ^ number(i) >> 15) & 0x00ff_ffff)
+        .collect();
+    assert!(screen.blit(NOISE, &pixels));
+}
+
+/// Hangs up something smooth with a little grain.
+fn hang(screen: &Framebuffer) {
+    let mut noise = 1_u32;
+    let mut pixels = Vec::new();
+    for y in 0..PHOTOGRAPH.height() {
+        for x in 0..PHOTOGRAPH.width() {
+            noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let grain = noise >> 29;
+            let (red, green) = (x * 240 / 640 + grain, y * 240 / 480 + grain);
+            pixels.push(red << 16 | green << 8 | ((x + y) / 5 + grain));
+        }
+    }
+    assert!(screen.blit(PHOTOGRAPH, &pixels));
+}
+
+fn is_near(screen: &Picture, shown: &Picture) -> bool {
+    screen
+        .difference(shown)
+        .is_none_or(|difference| difference.most <= NEAR)
+}
+
+/// Waits until nothing was sent for a while, after the photograph was.
+fn wait_for_rest(screen: &Screen) {
+    let (mut bytes, mut since) = (screen.bytes_sent(), Instant::now());
+    wait_for("rest", || {
+        let now = screen.bytes_sent();
+        if std::mem::replace(&mut bytes, now) != now {
+            since = Instant::now();
+        }
+        (bytes > 50_000 && since.elapsed() > REST).then_some(())
+    });
+}
+
+#[test]
+fn ryll_shows_a_photograph_early_and_then_exactly() {
+    let screen = Screen::open(720, 600);
+    let way = Throttle::open(screen.address(), BYTES_PER_SECOND);
+    let mut ryll = Ryll::connect(way.address());
+    make_noise(screen.framebuffer());
+    let empty = screen.picture();
+    wait_for("the noise in ryll", || {
+        let difference = empty.difference(&ryll.screenshot());
+        difference.is_none().then_some(())
+    });
+    let before = screen.bytes_sent();
+
+    hang(screen.framebuffer());
+
+    let wanted = screen.picture();
+    let early = wait_for("the photograph in ryll", || {
+        let is_there = is_near(&wanted, &ryll.screenshot());
+        is_there.then(|| screen.bytes_sent() - before)
+    });
+    wait_for("its exact pixels in ryll", || {
+        wanted
+            .difference(&ryll.screenshot())
+            .is_none()
+            .then_some(())
+    });
+    let all = screen.bytes_sent() - before;
+    println!("{early} bytes until it showed, {all} until it was exact");
+    assert!(early * 4 < all * 3, "{early} bytes of {all}");
+    assert_eq!(
+        ryll.gaps(),
+        Vec::<std::path::PathBuf>::new(),
+        "{}",
+        ryll.log()
+    );
+}
+
+#[test]
+fn spice_gtk_ends_with_the_exact_pixels() {
+    let screen = Screen::open(720, 600);
+    let way = Throttle::open(screen.address(), 8 * BYTES_PER_SECOND);
+    let mut gtk = GlibWatch::start(way.address(), 0);
+    make_noise(screen.framebuffer());
+    wait_for_rest(&screen);
+
+    hang(screen.framebuffer());
+
+    wait_for_rest(&screen);
+    let (_, picture) = gtk.finish();
+    screen.picture().assert_same(&picture, "spice-gtk");
+}
