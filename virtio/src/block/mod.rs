@@ -38,7 +38,7 @@ pub use config::{
 pub use limit::Limits;
 pub use lock::Holder;
 pub use open::BlockError;
-pub use qcow2::HeaderError;
+pub use qcow2::Qcow2Error;
 pub use shared::{BlockCounts, BlockEvents, BlockFailure};
 pub use vmdk::DescriptorError;
 pub use worker::{BlockWorker, WorkerStop};

@@ -18,7 +18,7 @@ use super::image::Image;
 use super::layer::{Journal, Layer};
 use super::layered::{Access, Layered, Writer};
 use super::lock::{self, Holder};
-use super::qcow2::{Header, HeaderError};
+use super::qcow2::{self, Qcow2Error};
 use super::raw::{DIRECT_ALIGNMENT, RawImage, SECTOR};
 use super::vmdk::{self, DescriptorError};
 
@@ -76,13 +76,13 @@ pub enum BlockError {
         /// The image, as it is named the second time.
         path: PathBuf,
     },
-    /// Its qcow2 header can't be used.
+    /// Its qcow2 header or tables can't be used.
     #[error("the disk image {path:?} can't be used as qcow2: {source}")]
     Qcow2 {
         /// The image.
         path: PathBuf,
         /// Why not.
-        source: HeaderError,
+        source: Qcow2Error,
     },
     /// Its vmdk descriptor can't be used.
     #[error("the disk image {path:?} can't be used as vmdk: {source}")]
@@ -284,7 +284,7 @@ impl Opened {
                 source,
             })?,
         };
-        let header = Header::read(&tables, writable).map_err(|source| BlockError::Open {
+        let header = qcow2::read(&tables, writable).map_err(|source| BlockError::Open {
             path: image.path.clone(),
             source,
         })?;
@@ -292,10 +292,10 @@ impl Opened {
             path: image.path.clone(),
             source,
         })?;
-        if direct && header.cluster < DIRECT_ALIGNMENT {
+        if direct && header.cluster() < DIRECT_ALIGNMENT {
             return Err(BlockError::SmallClusters {
                 path: image.path.clone(),
-                cluster: header.cluster,
+                cluster: header.cluster(),
             });
         }
         let backing = match (&header.backing, below.split_first()) {
@@ -323,7 +323,7 @@ impl Opened {
             .data_file(Some(data))
             .open(DenyImplicitOpenGate::default())
             .map_err(|source| damaged(image, source))?;
-        let cluster = header.cluster;
+        let cluster = header.cluster();
         let writer = writable.then_some(Writer {
             journal,
             file,

@@ -86,7 +86,7 @@ const L2: u64 = 7;
 const NAME: &[u8] = b"base.raw";
 const NAME_AT: usize = 112;
 const COPIED: u64 = 1 << 63;
-const COMPRESSED: u64 = 1 << 62;
+pub(super) const COMPRESSED: u64 = 1 << 62;
 const ZERO: u64 = 1;
 
 /// A cluster of this byte, deflated without a header (by zlib, for 512 and 4096 bytes).

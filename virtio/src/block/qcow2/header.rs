@@ -1,9 +1,10 @@
-//! The header of a qcow2 image (QEMU's `docs/interop/qcow2.txt`), checked before anything acts on
-//! what it says.
+//! The header of a qcow2 image.
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
+
+use super::Qcow2Error;
 
 /// Bytes of a version 2 header; a version 3 one has [`V3_LENGTH`] at least.
 const V2_LENGTH: usize = 72;
@@ -20,48 +21,36 @@ const MAX_SIZE: u64 = 1 << 56;
 /// Bit 0 of the autoclear features: the image has dirty bitmaps that a writer must keep up.
 const AUTOCLEAR_BITMAPS: u64 = 1;
 
-/// Why an image can't be used; what to do about it is part of it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum HeaderError {
-    /// Another kind of file.
-    #[error("it does not begin as a qcow2 image does; say the right `format`")]
-    NotQcow2,
-    /// Neither version 2 nor 3.
-    #[error("its version is {0}; only 2 and 3 are known")]
-    Version(u32),
-    /// A number that makes no sense.
-    #[error("its {field} is {value}, which makes no sense: the image is damaged")]
-    Field {
-        /// Which.
-        field: &'static str,
-        /// Its value.
-        value: u64,
-    },
-    /// A table that is not in the file.
-    #[error("its {0} lies past the end of the file: the image is damaged or cut off")]
-    Cut(&'static str),
-    /// Something that Caraway can't do.
-    #[error("it {0}")]
-    Unsupported(&'static str),
-    /// Something that forbids writing.
-    #[error("it {0}; a disk with `\"readonly\": true` may have that")]
-    ReadOnly(&'static str),
-}
-
 /// What the header says that is needed to open the image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Header {
     /// The disk's size in bytes.
     pub(crate) size: u64,
-    /// Bytes of a cluster.
-    pub(crate) cluster: u64,
+    /// A cluster has 2 to the power of this bytes.
+    pub(crate) cluster_bits: u32,
+    /// A refcount has 2 to the power of this bits.
+    pub(super) refcount_order: u32,
+    pub(super) refcount_table: Table,
+    pub(super) l1_table: Table,
     /// The name of its backing file, as far as it is text.
     pub(crate) backing: Option<String>,
 }
 
+/// Where a table is in the file, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Table {
+    pub(super) offset: u64,
+    pub(super) length: u64,
+}
+
 impl Header {
+    /// Bytes of a cluster.
+    pub(crate) fn cluster(&self) -> u64 {
+        1 << self.cluster_bits
+    }
+
     /// Reads and checks the header of `file`, which is to be opened for writing if `writable`.
-    pub(crate) fn read(file: &File, writable: bool) -> io::Result<Result<Self, HeaderError>> {
+    pub(super) fn read(file: &File, writable: bool) -> io::Result<Result<Self, Qcow2Error>> {
         let length = (&mut &*file).seek(SeekFrom::End(0))?;
         let mut bytes = [0; V3_LENGTH as usize + 8];
         let mut filled = 0;
@@ -72,7 +61,7 @@ impl Header {
             }
         }
         if filled < V2_LENGTH {
-            return Ok(Err(HeaderError::NotQcow2));
+            return Ok(Err(Qcow2Error::NotQcow2));
         }
         let mut header = match check(&bytes, length, writable) {
             Ok(header) => header,
@@ -124,15 +113,15 @@ const INCOMPATIBLE: [(u64, &str); 5] = [
     ),
 ];
 
-/// Checks a header (with zeroes after its end) of a file of `length` bytes.
+/// Checks a header (with zeroes after its end) of a file of `file_length` bytes.
 fn check(
     bytes: &[u8; V3_LENGTH as usize + 8],
-    length: u64,
+    file_length: u64,
     writable: bool,
-) -> Result<Header, HeaderError> {
-    let field = |field, value: u64| HeaderError::Field { field, value };
+) -> Result<Header, Qcow2Error> {
+    let field = |field, value: u64| Qcow2Error::Field { field, value };
     if be32(bytes, 0) != MAGIC {
-        return Err(HeaderError::NotQcow2);
+        return Err(Qcow2Error::NotQcow2);
     }
     let version = be32(bytes, 4);
     let cluster_bits = be32(bytes, 20);
@@ -143,20 +132,20 @@ fn check(
         ));
     }
     let cluster = 1u64 << cluster_bits;
-    match version {
-        2 => {}
+    let refcount_order = match version {
+        2 => 4,
         3 => {
             let features = be64(bytes, 72);
             if let Some((_, why)) = INCOMPATIBLE.iter().find(|(bit, _)| features & bit != 0) {
-                return Err(HeaderError::Unsupported(why));
+                return Err(Qcow2Error::Unsupported(why));
             }
             if features != 0 {
-                return Err(HeaderError::Unsupported(
+                return Err(Qcow2Error::Unsupported(
                     "has a feature that is not known here; convert it with `qemu-img convert -O qcow2`",
                 ));
             }
             if writable && be64(bytes, 88) & AUTOCLEAR_BITMAPS != 0 {
-                return Err(HeaderError::ReadOnly(
+                return Err(Qcow2Error::ReadOnly(
                     "has dirty bitmaps, which writing would spoil; remove them with `qemu-img bitmap --remove`",
                 ));
             }
@@ -171,16 +160,17 @@ fn check(
             if header < V3_LENGTH || u64::from(header) > cluster || !header.is_multiple_of(8) {
                 return Err(field("header length", header.into()));
             }
+            refcount_order
         }
-        other => return Err(HeaderError::Version(other)),
-    }
+        other => return Err(Qcow2Error::Version(other)),
+    };
     if be32(bytes, 32) != 0 {
-        return Err(HeaderError::Unsupported(
+        return Err(Qcow2Error::Unsupported(
             "is encrypted; convert it with `qemu-img convert`, and encrypt the host's disk instead",
         ));
     }
     if writable && be32(bytes, 60) != 0 {
-        return Err(HeaderError::ReadOnly(
+        return Err(Qcow2Error::ReadOnly(
             "has internal snapshots; delete them with `qemu-img snapshot -d`",
         ));
     }
@@ -188,45 +178,52 @@ fn check(
     if size > MAX_SIZE {
         return Err(field("disk size", size));
     }
-    let table = |name, offset: u64, bytes: u64, most: u64, least: u64| {
+    let table = |name, offset: u64, length: u64, most: u64, least: u64| {
         if !offset.is_multiple_of(cluster) || offset == 0 {
             return Err(field(name, offset));
         }
-        if bytes > most || bytes < least {
-            return Err(field(name, bytes));
+        if length > most || length < least {
+            return Err(field(name, length));
         }
-        match offset.checked_add(bytes) {
-            Some(end) if end <= length.next_multiple_of(cluster) => Ok(()),
-            _ => Err(HeaderError::Cut(name)),
+        match offset.checked_add(length) {
+            Some(end) if end <= file_length.next_multiple_of(cluster) => {
+                Ok(Table { offset, length })
+            }
+            _ => Err(Qcow2Error::Cut(name)),
         }
     };
     // An L2 table fills a cluster with entries of 8 bytes, each for a cluster.
     let covered = cluster * (cluster / 8);
-    let l1 = u64::from(be32(bytes, 36)) * 8;
-    if size > 0 || l1 > 0 {
-        table(
-            "L1 table",
-            be64(bytes, 40),
-            l1,
-            MAX_L1,
-            size.div_ceil(covered) * 8,
-        )?;
-    }
-    let reftable = u64::from(be32(bytes, 56)) * cluster;
-    table(
+    let l1 = (be64(bytes, 40), u64::from(be32(bytes, 36)) * 8);
+    let l1_table = match (size, l1) {
+        (0, (_, 0)) => Table {
+            offset: 0,
+            length: 0,
+        },
+        (_, (offset, length)) => {
+            let least = size.div_ceil(covered) * 8;
+            table("L1 table", offset, length, MAX_L1, least)?
+        }
+    };
+    let refcount_table = table(
         "refcount table",
         be64(bytes, 48),
-        reftable,
+        u64::from(be32(bytes, 56)) * cluster,
         MAX_REFTABLE.max(cluster),
         cluster,
     )?;
     let (name, name_length) = (be64(bytes, 8), u64::from(be32(bytes, 16)));
-    if name != 0 && (name_length > 1023 || name.saturating_add(name_length) > cluster.min(length)) {
+    if name != 0
+        && (name_length > 1023 || name.saturating_add(name_length) > cluster.min(file_length))
+    {
         return Err(field("backing file name's place", name));
     }
     Ok(Header {
         size,
-        cluster,
+        cluster_bits,
+        refcount_order,
+        refcount_table,
+        l1_table,
         backing: None,
     })
 }
@@ -265,7 +262,7 @@ mod tests {
     fn a_sound_header_is_taken() {
         let header = check(&sound(), FILE, true).unwrap();
 
-        assert_eq!((header.size, header.cluster), (64 << 20, 65536));
+        assert_eq!((header.size, header.cluster()), (64 << 20, 65536));
     }
 
     #[test]
