@@ -1,6 +1,8 @@
-"""A viewer's dealings with the guest's agent, through spice-gtk's client library: glib_agent.py HOST PORT.
+"""A viewer's dealings with the guest's agent, through spice-gtk's client library: glib_agent.py HOST PORT
+[SECONDS].
 
-Does what the lines on standard input say, and says on standard output what happens, a line each:
+Does what the lines on standard input say, for two minutes or so many seconds, and says on standard output what
+happens, a line each:
 
   copy TEXT      offers the text as the viewer's clipboard
   paste          asks for the guest's clipboard; answered by `pasted TEXT`
@@ -131,6 +133,6 @@ session.set_property("port", sys.argv[2])
 GObject.Object.connect(session, "channel-new", on_channel_new)
 Spice.Session.connect(session)
 GLib.io_add_watch(sys.stdin.fileno(), GLib.PRIORITY_DEFAULT, GLib.IO_IN | GLib.IO_HUP, on_input)
-GLib.timeout_add_seconds(120, loop.quit)
+GLib.timeout_add_seconds(int(sys.argv[3]) if len(sys.argv) > 3 else 120, loop.quit)
 loop.run()
 session.disconnect()

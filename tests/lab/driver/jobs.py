@@ -18,6 +18,7 @@ from console import Failed
 from desktop import Desktop
 from monitors import MOUNT_OWN, Boot, CarawayGuest, Guest
 from pictures import Picture
+from session_agent import copies_and_pastes, follows_the_viewer
 from slots import takes_a_disk_and_lets_it_go
 from viewer import Ryll
 
@@ -119,6 +120,15 @@ def other_devices(guest: Guest, _ryll: Path) -> None:
     power_off(guest)
 
 
+def session_agent(guest: Guest, _ryll: Path) -> None:
+    """The clipboard and the size of a session whose agent is the stock spice-vdagent."""
+    caraway = caraways(guest)
+    caraway.serial.run("lab-session", 600)
+    copies_and_pastes(caraway)
+    follows_the_viewer(caraway)
+    power_off(guest)
+
+
 def clones(guest: Guest, _ryll: Path) -> None:
     """Two machines that begin as the same draw different random numbers."""
     randomness.clones_differ(guest)
@@ -203,8 +213,9 @@ JOBS = {
         ),
         other_devices,
     ),
+    "vdagent": Job(Boot(disk="agent"), session_agent),
     "clones": Job(Boot(program="clones"), clones),
     "kills": Job(Boot(disk="kills", prepare=kills.PREPARE, program="kill-loop"), small_files_survive),
 }
 # Several jobs by one name.
-GROUPS = {"virtio": ["disks", "devices", "plain-disks", "clones", "kills"]}
+GROUPS = {"virtio": ["disks", "devices", "plain-disks", "vdagent", "clones", "kills"]}
