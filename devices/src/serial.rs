@@ -15,6 +15,20 @@ use crate::state::{StateError, Stateful};
 /// Bytes that the receive FIFO holds.
 const FIFO: usize = 64;
 
+/// The registers of a 16550 that are looked into here, by their offsets, and their bits.
+mod register {
+    /// Interrupt enable, while the divisor is not in its place.
+    pub(super) const IER: u8 = 1;
+    pub(super) const IER_RECEIVED: u8 = 1 << 0;
+    /// Interrupt identification.
+    pub(super) const IIR: u8 = 2;
+    pub(super) const IIR_NONE: u8 = 1 << 0;
+    pub(super) const IIR_RECEIVED: u8 = 1 << 2;
+    /// Line control.
+    pub(super) const LCR: u8 = 3;
+    pub(super) const LCR_DIVISOR: u8 = 1 << 7;
+}
+
 /// Where the first serial port is, and its interrupt.
 pub mod com1 {
     /// The first of eight I/O ports.
@@ -117,6 +131,23 @@ impl SerialPort {
         self.uart.fifo_capacity()
     }
 
+    /// Whether there is input that the guest has asked to be interrupted for.
+    fn has_news(&mut self) -> bool {
+        let has_input = self.room() < FIFO;
+        let no_divisor = self.uart.read(register::LCR) & register::LCR_DIVISOR == 0;
+        has_input && no_divisor && self.uart.read(register::IER) & register::IER_RECEIVED != 0
+    }
+
+    /// Why there is an interrupt. That of input is there as long as the input, which a driver may leave in
+    /// part: Linux reads at most 256 bytes before it asks again.
+    fn identify(&mut self) -> u8 {
+        let has_news = self.has_news();
+        match self.uart.read(register::IIR) {
+            cause if has_news => cause & !register::IIR_NONE | register::IIR_RECEIVED,
+            cause => cause,
+        }
+    }
+
     /// Puts `state` in the place of the current one, keeping the sink.
     fn load(&mut self, state: &SerialState) -> Result<(), StateError> {
         if state.in_buffer.len() > FIFO {
@@ -148,7 +179,10 @@ impl Registers for SerialPort {
     fn read(&mut self, offset: u64, data: &mut [u8]) {
         data.fill(0xff);
         for (port, byte) in (0..com1::LEN as u8).skip(offset as usize).zip(data) {
-            *byte = self.uart.read(port);
+            *byte = match port {
+                register::IIR => self.identify(),
+                port => self.uart.read(port),
+            };
         }
     }
 
@@ -276,6 +310,38 @@ mod tests {
         port.enqueue(b"x");
 
         assert_eq!(line.edges(), 1);
+    }
+
+    #[test]
+    fn input_that_was_left_is_still_a_reason_to_interrupt() {
+        let mut port = SerialPort::new(FakeLine::new(), Box::new(std::io::sink()));
+        let read = |port: &mut SerialPort, offset| {
+            let mut data = [0];
+            port.read(offset, &mut data);
+            data[0]
+        };
+        port.write(1, &[1]);
+        port.enqueue(b"abc");
+
+        let first = read(&mut port, 2);
+        let byte = read(&mut port, 0);
+        let second = read(&mut port, 2);
+        let rest = [read(&mut port, 0), read(&mut port, 0)];
+        let third = read(&mut port, 2);
+
+        assert_eq!((byte, rest), (b'a', *b"bc"));
+        assert_eq!([first, second, third], [0xc4, 0xc4, 0xc1]);
+    }
+
+    #[test]
+    fn input_without_its_interrupt_enabled_is_no_reason() {
+        let mut port = SerialPort::new(FakeLine::new(), Box::new(std::io::sink()));
+        port.enqueue(b"abc");
+        let mut cause = [0];
+
+        port.read(2, &mut cause);
+
+        assert_eq!(cause, [0xc1]);
     }
 
     #[test]
