@@ -18,7 +18,10 @@ from pictures import Picture
 from viewer import GlibViewer
 
 # Seconds that the pictures may take until they agree.
-PATIENCE = 60
+PATIENCE = 60 * STRETCH
+# Seconds that a drawing may take in the guest, and how it ends after them. What is cut short is compared too.
+DRAWING = 60
+KILLED = "137"
 # So many steps may fail before the walk is given up.
 MOST_FAILURES = 5
 MODES = ["1024x768", "800x600", "1280x720", "640x480", "1280x1024"]
@@ -172,8 +175,13 @@ class Desktop:
         if self._size[1] < TALLEST_DRAWING:
             # It reads back what it drew, and X refuses what is below the screen.
             what = what.replace("500", "100")
-        self._run(f"timeout 200 x11perf -repeat 1 -reps {self._random.randint(2, 30)} -{what} 2>&1 >/dev/null", 220)
-        return what
+        # When it is asked to end, it waits for X to have drawn all.
+        limited = f"timeout -s KILL {DRAWING} x11perf -repeat 1 -reps {self._random.randint(2, 30)} -{what}"
+        # The shell may say more before that, of a program that was killed and of others that ended.
+        ended = self._run(f"{limited} >/dev/null 2>&1; echo $?", 120).splitlines()[-1]
+        if ended not in ("0", KILLED):
+            raise Failed(f"`{limited}` ended with {ended}")
+        return what if ended == "0" else f"{what}, cut short"
 
     def point(self) -> str:
         x, y = self._place()
@@ -305,6 +313,7 @@ class Desktop:
         step = f"{self._driver} step {self._steps}: {step}"
         self._guest.rest()
         deadline = time.monotonic() + PATIENCE
+        # What moves by itself may have moved between one picture and the next.
         while (problem := self._disagreement(with_guest)) is not None:
             if time.monotonic() > deadline:
                 self._log(f"{step}: {problem}")
@@ -314,6 +323,7 @@ class Desktop:
                     self.report()
                 return
             time.sleep(1)
+            self._guest.rest()
 
     def _disagreement(self, with_guest: bool) -> str | None:
         """What is wrong with the pictures of now, which are left in `self._pictures`."""
