@@ -51,6 +51,11 @@ IMAGES = [
 PLAIN_IMAGES = [Image("raw", cache) for cache in CACHES]
 
 
+def has_io_uring(guest: CarawayGuest) -> bool:
+    """Whether Caraway has a ring for its root disk, which is a raw one."""
+    return "io_uring" in guest.host("ls -l /proc/$(cat /run/caraway.pid)/fd")
+
+
 def every_format_keeps_what_is_written(guest: CarawayGuest, images: list[Image]) -> None:
     base = guest.host(
         f"head -c {SIZE}M /dev/urandom >{FOLDER}/base.raw && sha256sum {FOLDER}/base.raw | cut -d' ' -f1"
