@@ -2,8 +2,8 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::{JoinHandle, sleep, spawn};
 use std::time::{Duration, Instant};
 
@@ -16,10 +16,14 @@ const SEGMENT: u32 = 1448;
 /// Between two looks at whether somebody comes.
 const POLL: Duration = Duration::from_millis(5);
 
+/// What went to the client, of all connections.
+type Passed = Arc<Mutex<Vec<u8>>>;
+
 /// A slow way to a server, until it is dropped. Each connection has a pace of its own, towards the client.
 pub struct Throttle {
     address: SocketAddr,
     closed: Arc<AtomicBool>,
+    passed: Passed,
     doorman: Option<JoinHandle<()>>,
 }
 
@@ -33,7 +37,8 @@ impl Throttle {
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let closed = Arc::new(AtomicBool::new(false));
-        let ends = Arc::clone(&closed);
+        let passed = Passed::default();
+        let (ends, to_clients) = (Arc::clone(&closed), Arc::clone(&passed));
         let doorman = spawn(move || {
             let mut streams = Vec::new();
             while !ends.load(Ordering::Relaxed) {
@@ -42,7 +47,7 @@ impl Throttle {
                         client.set_nonblocking(false).unwrap();
                         let server = reach(server);
                         streams.extend([&client, &server].map(|end| end.try_clone().unwrap()));
-                        relay(client, server, bytes_per_second);
+                        relay(client, server, bytes_per_second, &to_clients);
                     }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => sleep(POLL),
                     Err(error) => panic!("{error}"),
@@ -55,6 +60,7 @@ impl Throttle {
         Self {
             address,
             closed,
+            passed,
             doorman: Some(doorman),
         }
     }
@@ -62,6 +68,15 @@ impl Throttle {
     /// Where clients connect.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Whether these bytes went to the client.
+    ///
+    /// # Panics
+    /// If they are none.
+    pub fn has_passed(&self, bytes: &[u8]) -> bool {
+        let passed = self.passed.lock().unwrap();
+        passed.windows(bytes.len()).any(|some| some == bytes)
     }
 }
 
@@ -85,23 +100,28 @@ fn reach(server: SocketAddr) -> TcpStream {
 }
 
 /// Passes on what comes, each way in a thread of its own, until one end closes.
-fn relay(client: TcpStream, server: TcpStream, bytes_per_second: u32) {
+fn relay(client: TcpStream, server: TcpStream, bytes_per_second: u32, passed: &Passed) {
     let _ = client.set_nodelay(true);
     let (to_client, from_client) = (client.try_clone().unwrap(), client);
     let (to_server, from_server) = (server.try_clone().unwrap(), server);
-    spawn(move || pass(from_client, to_server, None));
-    spawn(move || pass(from_server, to_client, Some(bytes_per_second)));
+    spawn(move || pass(from_client, to_server, |_| {}));
+    let (passed, mut due) = (Arc::clone(passed), Instant::now());
+    spawn(move || {
+        pass(from_server, to_client, |bytes| {
+            // The last byte arrives when all have been on the wire.
+            let wire_time = Duration::from_secs(bytes.len() as u64) / bytes_per_second;
+            due = due.max(Instant::now()) + wire_time;
+            sleep(due.saturating_duration_since(Instant::now()));
+            passed.lock().unwrap().extend(bytes);
+        });
+    });
 }
 
-fn pass(mut from: TcpStream, mut to: TcpStream, bytes_per_second: Option<u32>) {
-    let mut due = Instant::now();
+/// Passes on what comes, after `wait` let it.
+fn pass(mut from: TcpStream, mut to: TcpStream, mut wait: impl FnMut(&[u8])) {
     let mut buffer = [0; PIECE];
     while let Ok(count @ 1..) = from.read(&mut buffer) {
-        if let Some(rate) = bytes_per_second {
-            // The last byte arrives when all have been on the wire.
-            due = due.max(Instant::now()) + Duration::from_secs(count as u64) / rate;
-            sleep(due.saturating_duration_since(Instant::now()));
-        }
+        wait(&buffer[..count]);
         if to.write_all(&buffer[..count]).is_err() {
             break;
         }

@@ -62,6 +62,16 @@ struct Client {
     streams: Streams,
 }
 
+impl Client {
+    /// Bytes that may wait for the link before a lossy image is worth it; `None` if it never is, as the client
+    /// prefers a form, or nobody knows how fast the link is.
+    fn patience(&self) -> Option<f64> {
+        let is_ours = matches!(self.codec, Codec::Auto | Codec::AutoLz);
+        let rate = self.flight.known_rate().filter(|_| is_ours)?;
+        Some(rate * SLOW.as_secs_f64())
+    }
+}
+
 pub(super) async fn serve(
     context: &Context,
     reader: &mut MessageReader,
@@ -214,7 +224,10 @@ impl Sender<'_> {
             if viewer.take_layout_change() {
                 self.follow_layout().await?;
             }
-            let room = shared.client.lock().flight.room(Instant::now());
+            let (room, patience) = {
+                let client = shared.client.lock();
+                (client.flight.room(Instant::now()), client.patience())
+            };
             let (Some(_), Some(room)) = (&self.screen, room) else {
                 viewer.wake.notified().await;
                 continue;
@@ -226,7 +239,7 @@ impl Sender<'_> {
                     continue;
                 }
             };
-            let haste = self.is_late();
+            let haste = patience.is_some_and(|bytes| viewer.exact_bytes() > bytes);
             let room = if haste { room.max(HASTY_ROOM) } else { room };
             let wait = match viewer.take_damage(room, haste) {
                 Next::Copy(copy) => {
@@ -319,17 +332,6 @@ impl Sender<'_> {
                 Ok(())
             }
         }
-    }
-
-    /// Whether all that is to be sent would take the link long, and the client leaves it to us how it is sent.
-    fn is_late(&self) -> bool {
-        let (codec, rate) = {
-            let client = self.shared.client.lock();
-            (client.codec, client.flight.known_rate())
-        };
-        let bytes = || self.shared.view.viewer.exact_bytes();
-        let is_late = |rate: f64| bytes() > rate * SLOW.as_secs_f64();
-        matches!(codec, Codec::Auto | Codec::AutoLz) && rate.is_some_and(is_late)
     }
 
     /// Sends the pixels of `area` as they are now, unless they take far more than `budget` bytes and

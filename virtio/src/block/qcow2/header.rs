@@ -1,7 +1,7 @@
 //! The header of a qcow2 image.
 
 use std::fs::File;
-use std::io::{self, Seek, SeekFrom};
+use std::io;
 use std::os::unix::fs::FileExt;
 
 use super::Qcow2Error;
@@ -51,19 +51,11 @@ impl Header {
 
     /// Reads and checks the header of `file`, which is to be opened for writing if `writable`.
     pub(super) fn read(file: &File, writable: bool) -> io::Result<Result<Self, Qcow2Error>> {
-        let length = (&mut &*file).seek(SeekFrom::End(0))?;
         let mut bytes = [0; V3_LENGTH as usize + 8];
-        let mut filled = 0;
-        while filled < bytes.len() {
-            match file.read_at(&mut bytes[filled..], filled as u64)? {
-                0 => break,
-                now => filled += now,
-            }
-        }
-        if filled < V2_LENGTH {
+        if super::read_at(file, 0, &mut bytes)? < V2_LENGTH {
             return Ok(Err(Qcow2Error::NotQcow2));
         }
-        let mut header = match check(&bytes, length, writable) {
+        let mut header = match check(&bytes, super::length(file)?, writable) {
             Ok(header) => header,
             Err(error) => return Ok(Err(error)),
         };

@@ -3,6 +3,9 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
+
+use rustix::fs::SeekFrom;
 
 mod header;
 mod tables;
@@ -48,6 +51,25 @@ pub enum Qcow2Error {
     /// Something that forbids writing.
     #[error("it {0}; a disk with `\"readonly\": true` may have that")]
     ReadOnly(&'static str),
+}
+
+/// Bytes of `file`, which may be a block device.
+fn length(file: &File) -> io::Result<u64> {
+    Ok(rustix::fs::seek(file, SeekFrom::End(0))?)
+}
+
+/// Reads into `buffer` what the file has from `offset` on; how many bytes that is.
+fn read_at(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read_at(&mut buffer[filled..], offset + filled as u64) {
+            Ok(0) => break,
+            Ok(now) => filled += now,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
 }
 
 /// Reads and checks the header of `file`, and all tables of one that is to be opened for writing.

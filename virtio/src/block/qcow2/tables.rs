@@ -7,7 +7,6 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
 
 use rustix::fs::SeekFrom;
 
@@ -55,16 +54,8 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn new(file: &'a File, header: &Header) -> io::Result<Self> {
-        let metadata = file.metadata()?;
-        // A block device says its size only to those who seek.
-        let length = match metadata.is_file() {
-            true => metadata.size(),
-            false => rustix::fs::seek(file, SeekFrom::End(0))?,
-        };
-        Ok(Self {
-            file,
-            end: length.next_multiple_of(header.cluster()),
-        })
+        let end = super::length(file)?.next_multiple_of(header.cluster());
+        Ok(Self { file, end })
     }
 
     /// The entries of the table of `length` bytes at `offset`; none if all are zero because that part
@@ -86,18 +77,7 @@ impl<'a> Reader<'a> {
             return Ok(Vec::new());
         }
         let mut bytes = vec![0; length as usize];
-        let mut filled = 0;
-        while filled < bytes.len() {
-            match self
-                .file
-                .read_at(&mut bytes[filled..], offset + filled as u64)
-            {
-                Ok(0) => break,
-                Ok(now) => filled += now,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
+        super::read_at(self.file, offset, &mut bytes)?;
         Ok(bytes)
     }
 }
