@@ -34,9 +34,6 @@ pub struct Config {
     pub uuid: Option<[u8; 16]>,
     /// Who may connect.
     pub auth: Auth,
-    /// One RSA key for all links instead of one for each, as long as nobody is asked for a password:
-    /// nothing is decrypted then, and a key takes more time to make than a short session to serve.
-    pub one_key: bool,
     /// Sessions at a time.
     pub max_sessions: usize,
     /// How several clients share the display.
@@ -82,7 +79,6 @@ impl Default for Config {
             name: "caraway".to_owned(),
             uuid: None,
             auth: Auth::None,
-            one_key: false,
             max_sessions: 128,
             sharing: Sharing::Shared,
             secure_channels: SecureChannels::None,
@@ -102,7 +98,7 @@ pub struct Server {
     config: Config,
     devices: Shared,
     observer: Arc<dyn SessionObserver>,
-    keys: OnceLock<KeyStore>,
+    keys: OnceLock<Keys>,
     guard: Guard,
     /// None if nobody is asked for a ticket.
     tickets: Option<TicketSet>,
@@ -150,7 +146,7 @@ impl Server {
 
     /// Takes connections until [`Server::shutdown`]. Runs inside of a tokio runtime with time and
     /// I/O. One thread is enough to drive it; its blocking threads encode large pieces, and one that makes
-    /// keys is started here. A server may serve several listeners at once.
+    /// keys is started here if viewers are asked for passwords. A server may serve several listeners at once.
     ///
     /// # Errors
     ///
@@ -162,14 +158,14 @@ impl Server {
             self.secure_port.store(*port, Ordering::Relaxed);
         }
         if self.keys.get().is_none() {
-            let keys = match self.tickets {
-                None if self.config.one_key => Keys::OfAll,
-                _ => Keys::OfLinks,
-            };
-            let keys = KeyStore::start(keys).map_err(|source| ListenError::System {
+            let failed = |source| ListenError::System {
                 address: address.clone(),
                 source,
-            })?;
+            };
+            let keys = match self.tickets {
+                None => Keys::Nobodys,
+                Some(_) => Keys::Store(KeyStore::start().map_err(failed)?),
+            };
             let _ = self.keys.set(keys);
         }
         tracing::info!(%address, "SPICE listens");

@@ -128,7 +128,7 @@ fn links_at_the_same_time_have_different_keys() {
 
 #[test]
 fn links_have_fresh_keys_while_there_are_some() {
-    let fixture = open();
+    let fixture = locked();
     let mut keys = BTreeSet::new();
     common::wait_for("ten keys", || {
         keys.insert(replied(&fixture).0);

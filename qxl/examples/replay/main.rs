@@ -237,8 +237,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("listening on {}", listener.address());
     let config = Config {
         name: options.file.display().to_string(),
-        // What is measured is the display.
-        one_key: true,
         ..Config::default()
     };
     let devices = Devices {

@@ -14,8 +14,8 @@
 //! there is no fresh one. So every link has a key of its own at any usual pace, and in a flood only
 //! tickets use keys up: connections that come and go, however many, cost none.
 //!
-//! A server without passwords decrypts no ticket. If its owner says so, one key serves all of its
-//! links: making more would cost more than showing a screen for a while.
+//! A server that asks for no passwords decrypts nothing. Its links all get [`NOBODYS`], to which nobody
+//! has the other half: what a viewer encrypts with it, a password for another machine maybe, stays secret.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -48,6 +48,33 @@ const DROUGHT: Duration = Duration::from_secs(1);
 /// A DER `SubjectPublicKeyInfo`.
 pub(crate) type PublicKey = [u8; PUBLIC_KEY_LEN];
 
+/// The modulus RSA-1024 of the RSA Factoring Challenge, whose factors were destroyed when it was made; with
+/// the exponent 65537.
+const NOBODYS: PublicKey = {
+    let mut key = [0; PUBLIC_KEY_LEN];
+    // SEQUENCE { SEQUENCE { rsaEncryption, NULL }, BIT STRING { SEQUENCE { INTEGER, INTEGER } } }
+    let (start, rest) = key.split_at_mut(29);
+    start.copy_from_slice(&[
+        0x30, 0x81, 0x9f, 0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01,
+        0x01, 0x05, 0x00, 0x03, 0x81, 0x8d, 0x00, 0x30, 0x81, 0x89, 0x02, 0x81, 0x81, 0x00,
+    ]);
+    let (modulus, exponent) = rest.split_at_mut(RSA_1024.len());
+    modulus.copy_from_slice(&RSA_1024);
+    exponent.copy_from_slice(&[0x02, 0x03, 0x01, 0x00, 0x01]);
+    key
+};
+
+const RSA_1024: [u8; BITS / 8] = [
+    0xc0, 0x57, 0x48, 0xbb, 0xfb, 0x5a, 0xcd, 0x7e, 0x5a, 0x77, 0xdc, 0x03, 0xd9, 0xec, 0x7d, 0x8b,
+    0xb9, 0x57, 0xc1, 0xb9, 0x5d, 0x9b, 0x20, 0x60, 0x90, 0xd8, 0x3f, 0xd1, 0xb6, 0x74, 0x33, 0xce,
+    0x83, 0xea, 0xd7, 0x37, 0x6c, 0xcf, 0xd6, 0x12, 0xc7, 0x29, 0x01, 0xf4, 0xce, 0x0a, 0x2e, 0x07,
+    0xe3, 0x22, 0xd4, 0x38, 0xea, 0x4f, 0x34, 0x64, 0x75, 0x55, 0xd6, 0x2d, 0x04, 0x14, 0x0e, 0x10,
+    0x84, 0xe9, 0x99, 0xbb, 0x4c, 0xd5, 0xf9, 0x47, 0xa7, 0x66, 0x74, 0x00, 0x9e, 0x23, 0x18, 0x54,
+    0x9f, 0xd1, 0x02, 0xc5, 0xf7, 0x59, 0x6e, 0xdc, 0x33, 0x2a, 0x0d, 0xde, 0xe3, 0xa3, 0x55, 0x18,
+    0x6b, 0x9a, 0x04, 0x6f, 0x0f, 0x96, 0xa2, 0x79, 0xc1, 0x44, 0x8a, 0x91, 0x51, 0x54, 0x9d, 0xc6,
+    0x63, 0xda, 0x8a, 0x6e, 0x89, 0xcf, 0x8f, 0x51, 0x1b, 0xae, 0xd6, 0x45, 0x0d, 0xa2, 0xc1, 0xcb,
+];
+
 pub(crate) struct LinkKey {
     private: RsaPrivateKey,
     public: PublicKey,
@@ -62,31 +89,33 @@ impl LinkKey {
     }
 }
 
-/// Who gets which key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Where links get their keys from.
 pub(crate) enum Keys {
-    /// Each link one of its own, to decrypt its ticket.
-    OfLinks,
-    /// All links the same, with which nothing is decrypted.
-    OfAll,
+    /// Each link gets one of its own, to decrypt its ticket.
+    Store(KeyStore),
+    /// All links get the same, with which nothing can be decrypted.
+    Nobodys,
 }
 
 impl Keys {
-    /// How many there are in store.
-    const fn most(self) -> usize {
+    /// A key that has decrypted nothing; waits until there is one, and those who came first go
+    /// first. `None` if the store is closed.
+    pub(crate) async fn take(&self) -> Option<Lease> {
         match self {
-            Self::OfLinks => STORE,
-            Self::OfAll => 1,
+            Self::Store(store) => store.take().await,
+            Self::Nobodys => Some(Lease {
+                key: None,
+                public: NOBODYS,
+            }),
         }
     }
 }
 
-/// A key that one link has for itself; back in the store when dropped.
+/// A key that one link has for itself; back in its store when dropped.
 pub(crate) struct Lease {
     /// `None` after it has decrypted, and if it is not for that.
-    key: Option<LinkKey>,
+    key: Option<(LinkKey, Arc<Shared>)>,
     public: PublicKey,
-    store: Arc<Shared>,
 }
 
 impl Lease {
@@ -96,7 +125,7 @@ impl Lease {
 
     /// Decrypts a ticket, after which the key is gone. `None` if it was not encrypted for this key.
     pub(crate) fn decrypt(mut self, ticket: &[u8; TICKET_LEN]) -> Option<Zeroizing<Vec<u8>>> {
-        let key = self.key.take()?;
+        let (key, _) = self.key.take()?;
         let plain = key.private.decrypt(Oaep::new::<Sha1>(), ticket).ok()?;
         Some(Zeroizing::new(plain))
     }
@@ -104,8 +133,8 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if let Some(key) = self.key.take() {
-            self.store.put(key, |stock| &mut stock.seen);
+        if let Some((key, store)) = self.key.take() {
+            store.put(key, |stock| &mut stock.seen);
         }
     }
 }
@@ -116,7 +145,6 @@ pub(crate) struct KeyStore {
 }
 
 struct Shared {
-    keys: Keys,
     stock: Mutex<Stock>,
     /// The thread's bell.
     taken: Condvar,
@@ -149,7 +177,7 @@ impl Shared {
     fn put(&self, key: LinkKey, shelf: impl FnOnce(&mut Stock) -> &mut VecDeque<LinkKey>) {
         let mut stock = self.stock.lock();
         let shelf = shelf(&mut stock);
-        if shelf.len() < self.keys.most() {
+        if shelf.len() < STORE {
             shelf.push_back(key);
             self.ready.add_permits(1);
         }
@@ -159,7 +187,7 @@ impl Shared {
     fn wait_for_room(&self, rested: Instant) -> bool {
         let mut stock = self.stock.lock();
         while !stock.closed {
-            if stock.fresh.len() >= self.keys.most() {
+            if stock.fresh.len() >= STORE {
                 self.taken.wait(&mut stock);
             } else if stock.is_empty() || self.taken.wait_until(&mut stock, rested).timed_out() {
                 return true;
@@ -171,10 +199,9 @@ impl Shared {
 
 impl KeyStore {
     /// A store that nobody fills.
-    pub(crate) fn empty(keys: Keys) -> Self {
+    fn empty() -> Self {
         Self {
             shared: Arc::new(Shared {
-                keys,
                 stock: Mutex::default(),
                 taken: Condvar::new(),
                 ready: Semaphore::new(0),
@@ -183,8 +210,8 @@ impl KeyStore {
     }
 
     /// A store with a thread.
-    pub(crate) fn start(keys: Keys) -> std::io::Result<Self> {
-        let store = Self::empty(keys);
+    pub(crate) fn start() -> std::io::Result<Self> {
+        let store = Self::empty();
         let shared = store.shared.clone();
         thread::Builder::new()
             .name("spice-keys".to_owned())
@@ -199,23 +226,14 @@ impl KeyStore {
         self.shared.put(key, |stock| &mut stock.fresh);
     }
 
-    /// A key that has decrypted nothing; waits until there is one, and those who came first go
-    /// first. `None` if the store is closed.
-    pub(crate) async fn take(&self) -> Option<Lease> {
+    async fn take(&self) -> Option<Lease> {
         let permit = self.shared.ready.acquire().await.ok()?;
-        let store = self.shared.clone();
-        if self.shared.keys == Keys::OfAll {
-            let public = self.shared.stock.lock().fresh.front()?.public;
-            let key = None;
-            return Some(Lease { key, public, store });
-        }
         permit.forget();
         let key = self.shared.stock.lock().take()?;
         self.shared.taken.notify_one();
         Some(Lease {
             public: key.public,
-            key: Some(key),
-            store,
+            key: Some((key, self.shared.clone())),
         })
     }
 }
@@ -274,7 +292,7 @@ impl KeyStore {
     /// A store of this key, for the few links that an input makes.
     pub(crate) fn fixed(key: &FixedKey) -> Self {
         const LINKS: usize = 4;
-        let store = Self::empty(Keys::OfLinks);
+        let store = Self::empty();
         for _ in 0..LINKS {
             store.put(LinkKey {
                 private: key.private.clone(),
@@ -298,7 +316,7 @@ mod tests {
     }
 
     fn store_of(keys: usize) -> KeyStore {
-        let store = KeyStore::empty(Keys::OfLinks);
+        let store = KeyStore::empty();
         for _ in 0..keys {
             store.put(LinkKey::generate().expect("keys can be made"));
         }
@@ -348,23 +366,26 @@ mod tests {
 
     #[test]
     fn links_at_the_same_time_have_different_keys() {
-        let store = KeyStore::start(Keys::OfLinks).expect("a thread can be started");
+        let store = KeyStore::start().expect("a thread can be started");
         let (one, two) = run(async { (store.take().await, store.take().await) });
         assert_ne!(one.map(|key| *key.public()), two.map(|key| *key.public()));
     }
 
     #[test]
-    fn one_key_that_decrypts_nothing_is_enough_where_nobody_asks_for_passwords() {
-        let store = KeyStore::start(Keys::OfAll).expect("a thread can be started");
-        let take = || run(store.take()).expect("there is always one");
-        let links = [take(), take(), take()];
+    fn where_nobody_asks_for_passwords_all_links_have_a_key_that_decrypts_nothing() {
+        let take = || run(Keys::Nobodys.take()).expect("there is always one");
+        let links = [take(), take()];
+        let public = RsaPublicKey::from_public_key_der(links[0].public()).expect("it is DER");
+        let ticket = public
+            .encrypt(&mut rand::thread_rng(), Oaep::new::<Sha1>(), b"secret\0")
+            .expect("it fits");
+        let ticket: [u8; TICKET_LEN] = ticket.try_into().expect("it has the size of the key");
 
-        let same = links.iter().all(|link| link.public() == links[0].public());
-        let decrypted = links.map(|link| link.decrypt(&[0x55; TICKET_LEN]).is_some());
+        let same = links[0].public() == links[1].public();
+        let decrypted = links.map(|link| link.decrypt(&ticket).is_some());
 
         assert!(same);
-        assert_eq!(decrypted, [false; 3]);
-        assert_eq!(store.shared.stock.lock().fresh.len(), 1);
+        assert_eq!(decrypted, [false; 2]);
     }
 
     #[test]
@@ -376,7 +397,7 @@ mod tests {
 
     #[test]
     fn whoever_waits_for_a_closed_store_is_told() {
-        let store = KeyStore::empty(Keys::OfLinks);
+        let store = KeyStore::empty();
         store.shared.ready.close();
         assert!(run(store.take()).is_none());
     }

@@ -18,7 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use crate::link::keys::{KeyStore, Lease, TICKET_LEN};
+use crate::link::keys::{Keys, Lease, TICKET_LEN};
 use crate::link::message::{HEADER_LEN, LinkMessage};
 use crate::protocol::{ChannelKind, LinkResult};
 use crate::tls::SecureChannels;
@@ -66,7 +66,7 @@ pub(crate) async fn hello(
 }
 
 /// Waits for a key.
-pub(crate) async fn key(keys: &KeyStore) -> Result<Lease, Refusal> {
+pub(crate) async fn key(keys: &Keys) -> Result<Lease, Refusal> {
     match timeout(KEY_TIME, keys.take()).await {
         Ok(key) => key.ok_or(Refusal::Unavailable),
         Err(_) => Err(Refusal::NoKey),

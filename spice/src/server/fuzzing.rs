@@ -7,7 +7,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::Server;
 use crate::link::guard::{Peer, Source};
 pub use crate::link::keys::FixedKey;
-use crate::link::keys::KeyStore;
+use crate::link::keys::{KeyStore, Keys};
 use crate::link::message::{self, LinkMessage};
 use crate::listener::Connection;
 use crate::transport::Security;
@@ -42,7 +42,7 @@ pub fn parse_link(bytes: &[u8]) -> Option<Link> {
 
 /// Lets `server` take links, all of them with this key, without a thread that makes others.
 pub fn use_key(server: &Server, key: &FixedKey) {
-    let _ = server.keys.set(KeyStore::fixed(key));
+    let _ = server.keys.set(Keys::Store(KeyStore::fixed(key)));
 }
 
 /// Serves a connection from its first byte to its end.

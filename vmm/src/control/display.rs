@@ -127,7 +127,6 @@ impl Display {
             ),
         };
         let config = caraway_spice::Config {
-            one_key: false,
             name: spec.name.clone(),
             uuid: Some(*spec.uuid.as_bytes()),
             auth,
