@@ -146,12 +146,13 @@ pub(crate) enum Next {
 
 /// After so long, half of what was sent for a tile is forgotten.
 const HALF_LIFE: Duration = Duration::from_secs(1);
-/// Between two times that the same tile is sent, …
-const REST: Duration = Duration::from_millis(8);
-/// … and between two of a tile that was sent so often of late: what changes all the time is shown 30 times
-/// a second. What a user does changes other tiles each time, or less often.
-const OFTEN: f64 = 16.0;
-const REST_IF_OFTEN: Duration = Duration::from_millis(32);
+/// Between two times that the same tile is sent: screens show 60 pictures a second, …
+const REST: Duration = Duration::from_millis(16);
+/// … and between two of a tile that was sent so often of late, or in so many bytes: what changes all the time
+/// is shown 30 times a second. What a user does changes other tiles each time, or less often.
+const OFTEN: f64 = 4.0;
+const MUCH: f64 = 4096.0;
+const LONG_REST: Duration = Duration::from_millis(32);
 /// Bytes that a pixel is taken to need before any of its tile was sent.
 const DENSITY: f32 = 1.0;
 /// The same in haste: who expects too much of it learns that at once, who expects too little never does.
@@ -209,7 +210,7 @@ impl Damage {
     }
 
     /// The client does not have the pixels of `rect`.
-    fn put_back(&mut self, rect: Rect) {
+    pub(crate) fn put_back(&mut self, rect: Rect) {
         for index in self.tiles.touched(rect) {
             let part = rect.intersection(self.tiles.area(index));
             if let Some(tile) = self.tiles.get_mut(index) {
@@ -489,8 +490,8 @@ impl Damage {
             if let Some(tile) = self.tiles.get_mut(index) {
                 tile.debt += bytes as f64 * part / pixels * scale;
                 tile.sendings += scale;
-                let often = tile.sendings > OFTEN * scale;
-                tile.rests_until = now + if often { REST_IF_OFTEN } else { REST };
+                let busy = tile.sendings > OFTEN * scale || tile.debt > MUCH * scale;
+                tile.rests_until = now + if busy { LONG_REST } else { REST };
             }
         }
     }

@@ -76,6 +76,34 @@ impl Rect {
         rest
     }
 
+    /// What is left of this rectangle around a `part` of it: above, below, to the left and to the right.
+    #[must_use]
+    pub fn around(self, part: Self) -> [Self; 4] {
+        let beside = Self {
+            top: part.top,
+            bottom: part.bottom,
+            ..self
+        };
+        [
+            Self {
+                bottom: part.top,
+                ..self
+            },
+            Self {
+                top: part.bottom,
+                ..self
+            },
+            Self {
+                right: part.left,
+                ..beside
+            },
+            Self {
+                left: part.right,
+                ..beside
+            },
+        ]
+    }
+
     /// Pixels in it.
     #[must_use]
     pub fn pixels(self) -> u64 {

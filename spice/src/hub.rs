@@ -99,6 +99,11 @@ impl Viewer {
         self.state.lock().damage.has_copies()
     }
 
+    /// These pixels of a piece that was taken are not sent yet.
+    pub(crate) fn put_damage_back(&self, rest: Rect) {
+        self.state.lock().damage.put_back(rest);
+    }
+
     /// A piece took this many bytes and was sent, exactly or as a lossy image.
     pub(crate) fn sent_damage(&self, piece: Rect, bytes: usize, is_exact: bool) {
         let (damage, now) = (&mut self.state.lock().damage, Instant::now());

@@ -282,6 +282,42 @@ fn few_new_pixels_on_a_large_screen_take_few_bytes() {
 }
 
 #[test]
+fn a_photograph_on_a_page_is_an_image_of_its_own() {
+    let size = Size {
+        width: 640,
+        height: 384,
+    };
+    let fixture = Fixture::new(Config::default(), size);
+    let (_main, mut display) = fixture.viewer();
+    let mut canvas = Canvas::default();
+    canvas.catch_up(&mut display, &fixture.screen);
+
+    let photograph = [165, 70, 491, 259];
+    let [left, top, right, bottom] = photograph;
+    fixture.screen.draw(Rect::of_size(size), |x, y| {
+        match (left..right).contains(&x) && (top..bottom).contains(&y) {
+            true => (x / 4) | (y / 4) << 8 | ((x * 31 + y * 17) % 29) << 16,
+            false if x % 7 < 2 && y % 9 < 6 => 0,
+            false => 0x00ff_ffff,
+        }
+    });
+    canvas.catch_up(&mut display, &fixture.screen);
+
+    // Small pieces, as the first are, go as one although they have a little of the page.
+    let pixels = |[left, top, right, bottom]: [u32; 4]| (right - left) * (bottom - top);
+    let common = |image: &[u32; 4]| {
+        let [x, y] = [0, 1].map(|from| image[from].max(photograph[from]));
+        let [right, bottom] = [2, 3].map(|to| image[to].min(photograph[to]));
+        right.saturating_sub(x) * bottom.saturating_sub(y)
+    };
+    let images = &canvas.photographs;
+    let sent: u32 = images.iter().copied().map(pixels).sum();
+    let of_photograph: u32 = images.iter().map(common).sum();
+    assert!(of_photograph > pixels(photograph) / 4 * 3, "{images:?}");
+    assert!((sent - of_photograph) * 8 < sent, "{images:?}");
+}
+
+#[test]
 fn lz4_is_for_clients_that_have_it() {
     let fixture = fixture();
     let (_main, session) = fixture.main();

@@ -17,11 +17,13 @@
 //! on it, because `spicy-screenshot` saves the screen at the very first one.
 
 mod film;
+mod piece;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use piece::{Drawings, How, Piece};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{Context, Endless, draw, ignore, stream};
@@ -33,7 +35,7 @@ use crate::hub::ViewGuard;
 use crate::pool;
 use crate::protocol::{common, display as id};
 use crate::session::Ending;
-use crate::source::{DisplaySource, Head, Layout};
+use crate::source::{Head, Layout};
 use crate::video::streams::{Act, Streams};
 use crate::wire::{Message, MessageReader, MessageWriter, Reader, Truncated};
 
@@ -247,11 +249,12 @@ impl Sender<'_> {
                     continue;
                 }
                 Next::Piece(area) => {
-                    self.send_piece(area, room, haste).await?;
+                    let how = if haste { How::Hastily } else { How::Exactly };
+                    self.send_piece(area, room, how).await?;
                     continue;
                 }
                 Next::Refinement(area) => {
-                    self.send_piece(area, room, false).await?;
+                    self.send_piece(area, room, How::Exactly).await?;
                     continue;
                 }
                 Next::At(time) => Some(film.map_or(time, |film| film.min(time))),
@@ -316,113 +319,74 @@ impl Sender<'_> {
         let whole = Rect::of_size(size);
         // What is drawn from here on is damage again.
         viewer.restart(size);
-        let drawing = if whole_pixels(size) <= WHOLE_PIXELS {
-            self.encode(whole, false).await?
-        } else {
-            None
-        };
-        match drawing.filter(|drawing| drawing.message.len() <= MAX_IMAGE_BYTES) {
-            Some(Drawing { message, is_exact }) => {
-                viewer.sent_damage(whole, message.len(), is_exact);
-                self.encoder.sent();
-                self.send(message).await
-            }
-            None => {
-                viewer.add_damage(whole);
-                Ok(())
-            }
+        if whole_pixels(size) > WHOLE_PIXELS {
+            viewer.add_damage(whole);
+            return Ok(());
         }
+        self.send_drawings(whole, MAX_IMAGE_BYTES, How::AsOne).await
     }
 
     /// Sends the pixels of `area` as they are now, unless they take far more than `budget` bytes and
     /// could be cut: then the damage knows how to cut them.
-    async fn send_piece(&mut self, area: Rect, budget: usize, lossy: bool) -> Result<(), Ending> {
-        let Some(Drawing { message, is_exact }) = self.encode(area, lossy).await? else {
-            return Ok(());
+    async fn send_piece(&mut self, area: Rect, budget: usize, how: How) -> Result<(), Ending> {
+        let limit = match area.height() {
+            ..=1 => usize::MAX,
+            _ => budget * OVERSHOOT,
         };
-        let viewer = &self.shared.view.viewer;
-        let bytes = message.len();
-        if bytes > budget * OVERSHOOT && area.height() > 1 {
-            viewer.refuse_damage(area, bytes, is_exact);
-            return Ok(());
-        }
-        viewer.sent_damage(area, bytes, is_exact);
-        self.encoder.sent();
-        self.send(message).await?;
+        self.send_drawings(area, limit, how).await?;
         // Other clients' turn, and input's.
         tokio::task::yield_now().await;
         Ok(())
     }
 
-    /// The message that draws the pixels of `area` as they are now, or about so if that may be; `None` if
-    /// they are gone.
-    async fn encode(&mut self, area: Rect, lossy: bool) -> Result<Option<Drawing>, Ending> {
+    /// Sends the pixels of `area` as they are now; what makes more than `limit` bytes of them is damage again.
+    async fn send_drawings(&mut self, area: Rect, limit: usize, how: How) -> Result<(), Ending> {
+        let Some(drawings) = self.encode(area, limit, how).await? else {
+            return Ok(());
+        };
+        let viewer = &self.shared.view.viewer;
+        if let Some(refused) = drawings.refused {
+            viewer.refuse_damage(refused.area, refused.message.len(), refused.is_exact);
+        }
+        for left in drawings.left {
+            viewer.put_damage_back(left);
+        }
+        for drawing in drawings.accepted {
+            viewer.sent_damage(drawing.area, drawing.message.len(), drawing.is_exact);
+            self.send(drawing.message).await?;
+        }
+        Ok(())
+    }
+
+    /// What draws the pixels of `area` as they are now in at most `limit` bytes; `None` if they are gone.
+    async fn encode(
+        &mut self,
+        area: Rect,
+        limit: usize,
+        how: How,
+    ) -> Result<Option<Drawings>, Ending> {
         let Some(screen) = &self.screen else {
             return Ok(None);
         };
-        self.images += 1;
         let piece = Piece {
             source: Arc::clone(self.shared.view.source()),
             generation: screen.generation,
             area,
             codec: self.shared.client.lock().codec,
-            lossy,
+            how,
+            limit,
             image: self.images,
         };
+        self.images += Piece::IMAGES;
         let mut encoder = std::mem::take(&mut self.encoder);
         let encode = move || (piece.encode(&mut encoder), encoder);
-        let drawing;
-        (drawing, self.encoder) = pool::run(area.pixels(), encode).await?;
-        if drawing.is_none() {
+        let drawings;
+        (drawings, self.encoder) = pool::run(area.pixels(), encode).await?;
+        if drawings.is_none() {
             // The surface was made anew, or went: its source knows by now.
             self.shared.view.viewer.recheck_layout();
         }
-        Ok(drawing)
-    }
-}
-
-/// A message that draws pixels.
-struct Drawing {
-    message: Message,
-    is_exact: bool,
-}
-
-/// Pixels that are to be sent.
-struct Piece {
-    source: Arc<dyn DisplaySource>,
-    generation: u64,
-    area: Rect,
-    codec: Codec,
-    /// It may be a lossy image.
-    lossy: bool,
-    /// Its number.
-    image: u64,
-}
-
-impl Piece {
-    /// The message that draws them; `None` if they are gone.
-    fn encode(&self, encoder: &mut Encoder) -> Option<Drawing> {
-        let area = self.area;
-        let read = |pixels: &mut [u8]| self.source.read(self.generation, area, pixels);
-        let pixels = encoder.pixels(area.width(), area.height(), read)?;
-        if let Some(message) = draw::fill(area, &pixels) {
-            encoder.recycle(pixels);
-            return Some(Drawing {
-                message,
-                is_exact: true,
-            });
-        }
-        let lossy = self.lossy.then(|| encoder.encode_lossy(&pixels)).flatten();
-        let is_exact = lossy.is_none();
-        let image = match lossy {
-            Some(image) => {
-                encoder.recycle(pixels);
-                image
-            }
-            None => encoder.encode(self.codec, pixels),
-        };
-        let message = draw::copy(area, &image, self.image);
-        Some(Drawing { message, is_exact })
+        Ok(drawings)
     }
 }
 

@@ -23,10 +23,10 @@ use dictionary::{Access, Lease};
 use repeats::Table;
 use zerocopy::IntoBytes;
 
-use crate::geometry::Size;
+use crate::geometry::{Rect, Size};
 
 pub(crate) use jpeg::Jpeg;
-pub(crate) use texture::is_gradual;
+pub(crate) use texture::{is_gradual, parts};
 
 /// How images are compressed (spice-protocol `enums.h`, `SpiceImageCompression`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -112,6 +112,14 @@ impl Pixels {
         self.height
     }
 
+    /// Both.
+    pub(crate) fn size(&self) -> Size {
+        Size {
+            width: self.width,
+            height: self.height,
+        }
+    }
+
     /// The colour (0x00RRGGBB) that all pixels have, if there is one.
     #[must_use]
     pub fn solid(&self) -> Option<u32> {
@@ -127,6 +135,15 @@ impl Pixels {
             height: self.height,
             unpacked: None,
             data,
+        }
+    }
+
+    /// Writes the rows of `part`, which is all there, without gaps.
+    pub(crate) fn copy_part(&self, part: Rect, bytes: &mut [u8]) {
+        let (stride, width) = (self.width as usize, part.width() as usize);
+        let rows = self.data.chunks_exact(stride).skip(part.top as usize);
+        for (to, row) in bytes.chunks_exact_mut(width * 4).zip(rows) {
+            to.copy_from_slice(row[part.left as usize..][..width].as_bytes());
         }
     }
 
@@ -270,12 +287,8 @@ impl Encoder {
     /// exact ones mostly are.
     pub(crate) fn encode_lossy(&mut self, pixels: &Pixels) -> Option<Image> {
         self.unsent = None;
-        let size = Size {
-            width: pixels.width,
-            height: pixels.height,
-        };
         let worthwhile = pixels.data.len() >= LOSSY_PIXELS && is_gradual(pixels);
-        let jpeg = Jpeg::new(size, LOSSY_QUALITY).filter(|_| worthwhile)?;
+        let jpeg = Jpeg::new(pixels.size(), LOSSY_QUALITY).filter(|_| worthwhile)?;
         let data = jpeg.whole(pixels.data.as_bytes())?;
         (data.len() <= pixels.data.len()).then(|| pixels.image(ImageKind::Jpeg, data))
     }

@@ -522,7 +522,7 @@ fn an_echo_does_not_wait_for_the_film_beside_it() {
     damage.add(echo);
 
     // A millisecond of a fast link is more than both take; here it is less.
-    let (later, budget) = (now + REST, 1 << 14);
+    let (later, budget) = (now + LONG_REST, 1 << 14);
     assert_eq!(damage.take(later, budget, false), Next::Piece(echo));
     assert_eq!(damage.take(later, ANY_BUDGET, false), Next::Piece(film));
 }
@@ -538,7 +538,7 @@ fn what_a_fast_link_takes_at_once_goes_as_one() {
 
     let both = film.union(echo);
     assert_eq!(
-        damage.take(now + REST, ANY_BUDGET, false),
+        damage.take(now + LONG_REST, ANY_BUDGET, false),
         Next::Piece(both)
     );
 }
@@ -611,6 +611,22 @@ fn a_tile_is_not_sent_twice_at_once() {
         Next::Piece(area)
     );
     assert_eq!(damage.take(now + REST, ANY_BUDGET, false), Next::Nothing);
+}
+
+#[test]
+fn what_takes_much_rests_longer() {
+    let now = Instant::now();
+    let mut damage = Damage::new(SIZE, now);
+    damage.sent(tile(1, 1), 10_000, now);
+    damage.sent(tile(3, 1), 100, now);
+    damage.add(tile(1, 1));
+    damage.add(tile(3, 1));
+
+    let soon = now + REST;
+    let [first, second] = [soon; 2].map(|now| damage.take(now, ANY_BUDGET, false));
+
+    assert_eq!(first, Next::Piece(tile(3, 1)));
+    assert_eq!(second, Next::At(now + LONG_REST));
 }
 
 #[test]

@@ -428,6 +428,8 @@ pub struct Canvas {
     pub pictures: usize,
     /// Pictures are only counted: what they cover becomes a colour that nothing has.
     pub is_blind: bool,
+    /// Where QUIC images went.
+    pub photographs: Vec<[u32; 4]>,
     /// The pixel that was seen to be another than on the screen.
     wrong: usize,
 }
@@ -553,6 +555,9 @@ impl Canvas {
                 assert_eq!(word(body, image + 18) as usize, data.len());
                 use shakenfist_spice_compression::{lz, lz4, quic};
                 let (columns, rows) = (width as usize, height as usize);
+                if form == 1 {
+                    self.photographs.push(area);
+                }
                 let decoded = match form {
                     1 => quic::quic_decode(data, width, height),
                     101 => lz::decompress_lz(data).ok().map(|image| image.pixels),
