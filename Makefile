@@ -44,7 +44,7 @@ fuzz: install-test ## every fuzz target for a minute, or FUZZ_SECONDS
 	CARGO_TARGET_DIR=$(TARGET_DIR) nice -n 19 tests/fuzz/run
 
 soak: build install-test ## each flood of clients for a minute, with what was measured
-	CARAWAY_SOAK=1 $(CARGO) test -p caraway-tests --test floods -- --test-threads=1 --nocapture
+	CARAWAY_SOAK=1 $(CARGO) test -p caraway-tests --test e2e floods:: -- --test-threads=1 --nocapture
 
 bench: install-test ## figures as shipped, next to QEMU's; SECTIONS="startup slow-link lan" chooses
 	$(CARGO) build --profile dist -p caraway

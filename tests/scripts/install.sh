@@ -109,5 +109,4 @@ if [ "$level" = test ]; then
   mkdir -p "$cache"
   install_kerbside
   install_cargo_command cargo-deny 0.20.2
-  install_cargo_command cargo-fuzz 0.13.2
 fi

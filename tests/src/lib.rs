@@ -1,7 +1,7 @@
 //! What the end-to-end tests share: the guests, a machine under the built program, the clients that
 //! others wrote, and pictures to compare.
 //!
-//! The tests themselves are in `tests/tests/`, one file a promise. They need `/dev/kvm` and what
+//! The tests themselves are in `tests/tests/e2e/`, one file a promise. They need `/dev/kvm` and what
 //! `tests/scripts/install.sh test` installs, and take the program from `CARAWAY_BIN`, or else from
 //! cargo's target folder.
 

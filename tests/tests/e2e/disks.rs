@@ -13,7 +13,7 @@ use caraway_tests::wait::{poll, wait_for};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-#[path = "../guests/bare/src/virtio/plan.rs"]
+#[path = "../../guests/bare/src/virtio/plan.rs"]
 #[allow(dead_code, reason = "the guest uses all of it")]
 mod plan;
 
