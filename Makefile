@@ -10,9 +10,14 @@ export CARAWAY_BIN ?= $(TARGET_DIR)/release/caraway
 DENY = $(or $(shell command -v cargo-deny),$(CARAWAY_CACHE)/cargo-deny-0.20.2/bin/cargo-deny)
 
 ifneq ($(shell $(CARGO) nextest --version 2>/dev/null),)
-RUN_TESTS = $(CARGO) nextest run --no-fail-fast
+# Of the whole workspace both: with the features of a part of it, crates would be built twice.
+RUN_TESTS = $(CARGO) nextest run --no-fail-fast --workspace
+OF_UNITS = -E 'not package(caraway-tests)'
+OF_E2E = -E 'package(caraway-tests)'
 else
 RUN_TESTS = $(CARGO) test --no-fail-fast
+OF_UNITS = --workspace --exclude caraway-tests
+OF_E2E = -p caraway-tests
 endif
 
 .PHONY: help build demo test unit e2e lab fuzz soak bench check generate fmt clippy doc deny install-build install-test
@@ -31,11 +36,11 @@ test: install-test build unit e2e ## everything that shows that Caraway works
 	$(MAKE) -j 2 --output-sync=target lab fuzz
 
 unit: ## tests that need no KVM
-	$(RUN_TESTS) --workspace --exclude caraway-tests
+	$(RUN_TESTS) $(OF_UNITS)
 	$(CARGO) test -q --doc --workspace
 
 e2e: build ## the program on /dev/kvm, with tiny guests and foreign SPICE clients
-	$(RUN_TESTS) -p caraway-tests
+	$(RUN_TESTS) $(OF_E2E)
 
 lab: build ## a stock Debian 12 under a nested KVM
 	tests/lab/run $(JOBS)
