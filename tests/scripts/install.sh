@@ -54,20 +54,26 @@ install_packages() {
   [ ${#wanted[@]} -gt 0 ] || return 0
   echo "installing ${wanted[*]}" >&2
   log=$(mktemp)
-  # A qemu-utils from a newer suite conflicts with this suite's qemu-system-x86: take both from one.
-  if [[ " ${wanted[*]} " =~ " qemu-"(system-x86|utils)" " ]]; then
-    wanted+=(qemu-system-x86 qemu-utils)
-  fi
-  if ! apt_get install "${wanted[@]}" >"$log" 2>&1; then
+  if ! apt_get install $(at_one_version "${wanted[@]}") >"$log" 2>&1; then
     # The lists may be older than the mirror: once more with fresh ones.
     apt_get update >>"$log" 2>&1 || true
-    apt_get install "${wanted[@]}" >>"$log" 2>&1 || {
+    apt_get install $(at_one_version "${wanted[@]}") >>"$log" 2>&1 || {
       tail -n 20 "$log" >&2
       echo "apt could not install: ${wanted[*]} (whole log: $log)" >&2
       exit 1
     }
   fi
   rm -f "$log"
+}
+
+# The packages, and if one is qemu-system-x86, qemu-utils at the same version: one from a newer suite, which
+# may be there already, breaks the emulator, and apt does not go back by itself.
+at_one_version() {
+  local version
+  echo "$@"
+  [[ " $* " == *" qemu-system-x86 "* ]] || return 0
+  version=$(apt-cache policy qemu-system-x86 | sed -n 's/^ *Candidate: *//p')
+  if [ -n "$version" ] && [ "$version" != "(none)" ]; then echo "qemu-utils=$version"; fi
 }
 
 apt_get() {
