@@ -12,6 +12,7 @@ pub mod console;
 mod device;
 pub mod input;
 pub mod net;
+mod poll;
 mod queue;
 pub mod rng;
 #[cfg(test)]

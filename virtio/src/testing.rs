@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 
 use caraway_devices::pci::PciFunction;
 use caraway_devices::{FakeLine, FakeMsi, GuestMemory};
@@ -367,6 +368,18 @@ impl<D: VirtioDevice> Machine<D> {
     pub(crate) fn notify(&self, queue: u16) {
         self.write16(reg::NOTIFY + 4 * u64::from(queue), queue);
         self.pci.process_queue(queue);
+    }
+
+    /// Rings the queue's bell after a chain was made available, if the device asks for that by
+    /// `EVENT_IDX` (2.7.10). Whoever serves the queue does so elsewhere.
+    pub(crate) fn notify_if_wanted(&self, queue: u16) {
+        fence(Ordering::SeqCst);
+        let state = &self.queues[usize::from(queue)];
+        let at = used_ring(queue) + 4 + 8 * u64::from(state.size);
+        let event: u16 = self.memory.read_obj(GuestAddress(at)).unwrap();
+        if event == state.next_avail.wrapping_sub(1) {
+            self.write16(reg::NOTIFY + 4 * u64::from(queue), queue);
+        }
     }
 
     /// What came back since the last call: head and length of each chain.

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use caraway_devices::{GuestMemory, Nanos};
@@ -33,6 +32,18 @@ struct Slot {
 // SAFETY: the pointers in `buffers` go into guest memory that `queue` keeps mapped; whoever has the
 // slot may use them from any thread.
 unsafe impl Send for Slot {}
+
+/// What a look at a queue and at its completions found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// Something, which is done.
+    Work,
+    /// Nothing; the driver may have the next request soon.
+    Nothing,
+    /// Nothing, and what comes next is not the driver's: the kernel has requests, the limits or a
+    /// pause hold them.
+    Elsewhere,
+}
 
 /// A queue, the ring, and what is under way between them and the image.
 pub(crate) struct Lane {
@@ -83,47 +94,72 @@ impl Lane {
         self.wait = None;
     }
 
-    /// Takes what the driver made available, as far as there is room and the limits allow.
-    pub(crate) fn take_requests(&mut self) {
-        self.wait = None;
-        let Some(queue) = self.queue.clone() else {
-            return;
-        };
-        let shared = Arc::clone(&self.shared);
-        if !shared.is_paused() {
-            for slot in std::mem::take(&mut self.parked) {
-                self.start(slot);
-            }
+    /// Answers what the kernel has done and takes what the driver made available, as far as there is
+    /// room and the limits allow. The driver rings for what comes later only after
+    /// [`want_doorbell`](Self::want_doorbell).
+    pub(crate) fn look(&mut self) -> Look {
+        let answered = self.take_completions();
+        let taken = self.take_requests();
+        match answered || taken {
+            true => Look::Work,
+            false if self.may_take() && self.is_idle() => Look::Nothing,
+            false => Look::Elsewhere,
         }
-        if shared.is_paused() || self.free.is_empty() || !self.parked.is_empty() {
-            self.submit();
-            queue.interrupt();
-            return;
-        }
-        queue.serve(|chain| {
-            let wait = shared.throttled();
-            if wait > 0 || shared.is_paused() {
-                queue.unpop();
-                if wait > 0 {
-                    self.wait = Some(wait);
-                    shared.count_throttled();
-                }
-                return ControlFlow::Break(());
-            }
-            self.begin(&queue, chain);
-            if self.free.is_empty() || !self.parked.is_empty() {
-                // A completion, or the machine's going on, comes back here.
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
-        });
-        self.submit();
-        queue.interrupt();
     }
 
-    /// Answers what the kernel has done.
-    pub(crate) fn take_completions(&mut self) {
+    /// Asks the driver to ring for its next request, unless that could not be taken. `true` if one
+    /// came in the meantime, for which it will not ring.
+    pub(crate) fn want_doorbell(&self) -> bool {
+        let queue = self.queue.as_ref().filter(|_| self.may_take());
+        queue.is_some_and(|queue| queue.want_doorbell())
+    }
+
+    /// Whether a request could be taken. Where not, a completion, the end of a wait or the machine's
+    /// going on comes back to look.
+    fn may_take(&self) -> bool {
+        let has_room = !self.free.is_empty() && self.parked.is_empty();
+        let is_held = self.wait.is_some() || self.shared.is_paused();
+        self.queue.is_some() && has_room && !is_held
+    }
+
+    /// Takes at most as many requests as the queue is long; whether there were any.
+    fn take_requests(&mut self) -> bool {
+        self.wait = None;
+        let Some(queue) = self.queue.clone() else {
+            return false;
+        };
+        let mut worked = false;
+        if !self.shared.is_paused() {
+            for slot in std::mem::take(&mut self.parked) {
+                self.start(slot);
+                worked = true;
+            }
+        }
+        let mut budget = queue.size();
+        while budget > 0 && self.may_take() && queue.has_available() {
+            let wait = self.shared.throttled();
+            if wait > 0 {
+                self.wait = Some(wait);
+                self.shared.count_throttled();
+                break;
+            }
+            if budget == queue.size() {
+                queue.refuse_doorbell();
+            }
+            let Some(chain) = queue.pop() else { break };
+            self.begin(&queue, chain);
+            worked = true;
+            budget -= 1;
+        }
+        self.submit();
+        if worked {
+            queue.interrupt();
+        }
+        worked
+    }
+
+    /// Answers what the kernel has done; whether that was anything.
+    pub(crate) fn take_completions(&mut self) -> bool {
         let mut queue = None;
         while let Some((token, result)) = self.ring.as_mut().and_then(Ring::next_completion) {
             let index = token as usize;
@@ -134,10 +170,11 @@ impl Lane {
             queue = Some(Arc::clone(&slot.queue));
             self.finish(slot, result);
         }
-        if let Some(queue) = queue {
+        if let Some(queue) = &queue {
             queue.interrupt();
         }
         self.submit();
+        queue.is_some()
     }
 
     fn submit(&mut self) {
@@ -148,10 +185,13 @@ impl Lane {
             // The kernel is out of something; what it did not take goes next time, for which the
             // queue's bell sees.
             tracing::debug!(%error, "the kernel takes no disk requests for now");
-            if let Some(queue) = &self.queue {
-                queue.ring();
-            }
+            self.ring_bell();
         }
+    }
+
+    /// Has whoever serves the queue come again.
+    pub(crate) fn ring_bell(&self) {
+        self.queue.iter().for_each(|queue| queue.ring());
     }
 
     fn begin(&mut self, queue: &Arc<Virtqueue>, chain: Chain) {

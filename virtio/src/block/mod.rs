@@ -1,5 +1,6 @@
 //! virtio-blk (5.2): a disk that is a raw, qcow2 or vmdk image, or a block device of the host.
 
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -7,7 +8,6 @@ use std::time::Duration;
 use caraway_devices::{Clock, StateError};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
-use vmm_sys_util::eventfd::EventFd;
 
 use crate::device::{DeviceType, VirtioDevice};
 use crate::queue::Virtqueue;
@@ -43,7 +43,7 @@ pub use shared::{BlockCounts, BlockEvents, BlockFailure};
 pub use vmdk::DescriptorError;
 pub use worker::{BlockWorker, WorkerStop};
 
-use lane::Lane;
+use lane::{Lane, Look};
 use raw::SECTOR;
 use ring::Ring;
 use shared::Shared;
@@ -70,11 +70,9 @@ const CAPACITY: usize = 8;
 
 /// A virtio block device.
 ///
-/// A [`BlockWorker`] serves each of its queues in a thread of its own; without them, whoever calls
-/// [`VirtioPci::process_queue`](crate::VirtioPci::process_queue) also calls
-/// [`process_completions`](Self::process_completions) when
-/// [`completion_event`](Self::completion_event) rings, and both again after
-/// [`wait`](Self::wait).
+/// A [`BlockWorker`] serves each of its queues in a thread of its own; without them,
+/// [`VirtioPci::process_queue`](crate::VirtioPci::process_queue) is to be called also when there are
+/// [`completions`](Self::completions), and after [`wait`](Self::wait).
 pub struct Block {
     shared: Arc<Shared>,
     lanes: Vec<Place>,
@@ -89,7 +87,8 @@ pub struct Block {
 struct Place {
     lane: Mutex<Lane>,
     drained: Condvar,
-    completed: Option<EventFd>,
+    /// Readable when the ring has any.
+    completions: Option<OwnedFd>,
 }
 
 /// What a snapshot keeps of a disk: nothing but the proof that it is the same size.
@@ -131,20 +130,22 @@ impl Block {
         let shared = Arc::new(Shared::new(image, config, clock));
         let queues = config.queues.clamp(1, MAX_QUEUES);
         let lanes = (0..queues).map(|_| {
-            let ring = rings.then(|| Ring::new(u32::from(QUEUE_SIZE)));
-            let ring = ring.and_then(|ring| {
-                let say = |error: &std::io::Error| {
-                    tracing::info!(
-                        path = %config.image.path.display(), %error,
-                        "io_uring is not to be had; the disk uses plain system calls"
-                    );
-                };
-                ring.inspect_err(say).ok()
+            let ring = rings.then(|| {
+                let ring = Ring::new(u32::from(QUEUE_SIZE))?;
+                Ok((ring.completions().try_clone_to_owned()?, ring))
             });
+            let say = |error: &std::io::Error| {
+                tracing::info!(
+                    path = %config.image.path.display(), %error,
+                    "io_uring is not to be had; the disk uses plain system calls"
+                );
+            };
+            let ring = ring.and_then(|ring| ring.inspect_err(say).ok());
+            let (completions, ring) = ring.unzip();
             Place {
-                completed: ring.as_ref().and_then(|r| r.completed().try_clone().ok()),
                 lane: Mutex::new(Lane::new(Arc::clone(&shared), ring)),
                 drained: Condvar::new(),
+                completions,
             }
         });
         let lanes = lanes.collect();
@@ -224,28 +225,33 @@ impl Block {
         Ok(())
     }
 
-    /// Rings when [`process_completions`](Self::process_completions) has something to do for queue
-    /// `index`; `None` if every request is done at once.
+    /// What becomes readable when requests of queue `index` are done, for which
+    /// [`process_queue`](VirtioDevice::process_queue) is to be called; `None` if every request is
+    /// done at once.
     #[must_use]
-    pub fn completion_event(&self, index: u16) -> Option<&EventFd> {
-        self.lanes.get(usize::from(index))?.completed.as_ref()
+    pub fn completions(&self, index: u16) -> Option<BorrowedFd<'_>> {
+        let place = self.lanes.get(usize::from(index))?;
+        place.completions.as_ref().map(AsFd::as_fd)
     }
 
-    /// Answers the requests of queue `index` that are done, and takes new ones in their place.
-    pub fn process_completions(&self, index: u16) {
+    /// Serves queue `index` as far as there is something to do now. The driver does not ring for
+    /// what comes later until [`want_doorbell`](Self::want_doorbell).
+    pub(crate) fn look(&self, index: u16) -> Look {
         let Some(place) = self.lanes.get(usize::from(index)) else {
-            return;
+            return Look::Elsewhere;
         };
-        if let Some(completed) = &place.completed {
-            // It may have been silent.
-            let _ = completed.read();
-        }
         let mut lane = place.lane.lock();
-        lane.take_completions();
-        lane.take_requests();
-        if lane.is_idle() {
+        let look = lane.look();
+        if look == Look::Work && lane.is_idle() {
             place.drained.notify_all();
         }
+        look
+    }
+
+    /// Asks the driver of queue `index` to ring; `true` if there is something to do already.
+    pub(crate) fn want_doorbell(&self, index: u16) -> bool {
+        let place = self.lanes.get(usize::from(index));
+        place.is_some_and(|place| place.lane.lock().want_doorbell())
     }
 
     /// After how long queue `index` must be served again, though nothing rings, because its
@@ -278,9 +284,7 @@ impl Block {
     /// Has every queue looked at.
     fn ring_all(&self) {
         for place in &self.lanes {
-            if let Some(queue) = &place.lane.lock().queue {
-                queue.ring();
-            }
+            place.lane.lock().ring_bell();
         }
     }
 }
@@ -367,8 +371,10 @@ impl VirtioDevice for Block {
     fn process_queue(&self, index: u16) {
         if let Some(place) = self.lanes.get(usize::from(index)) {
             let mut lane = place.lane.lock();
-            lane.take_completions();
-            lane.take_requests();
+            lane.look();
+            if lane.want_doorbell() {
+                lane.ring_bell();
+            }
         }
     }
 

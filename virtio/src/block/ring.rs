@@ -2,10 +2,9 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use io_uring::{IoUring, opcode, squeue, types};
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::plain::Direction;
 
@@ -23,10 +22,9 @@ pub(crate) enum Operation<'a> {
     Allocate { mode: i32, offset: u64, len: u64 },
 }
 
-/// A ring that rings an eventfd for every completion.
+/// An io_uring for the requests of one queue.
 pub(crate) struct Ring {
     ring: IoUring,
-    completed: EventFd,
     in_flight: usize,
 }
 
@@ -34,18 +32,14 @@ impl Ring {
     /// A ring for `depth` requests at once.
     pub(crate) fn new(depth: u32) -> io::Result<Self> {
         let ring = IoUring::new(depth)?;
-        let completed = EventFd::new(EFD_NONBLOCK)?;
-        ring.submitter().register_eventfd(completed.as_raw_fd())?;
-        Ok(Self {
-            ring,
-            completed,
-            in_flight: 0,
-        })
+        Ok(Self { ring, in_flight: 0 })
     }
 
-    /// Rings when requests are done.
-    pub(crate) fn completed(&self) -> &EventFd {
-        &self.completed
+    /// Readable while requests are done that [`next_completion`](Self::next_completion) did not
+    /// give yet.
+    pub(crate) fn completions(&self) -> BorrowedFd<'_> {
+        // SAFETY: the ring keeps its descriptor open as long as it lives.
+        unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }
     }
 
     /// Puts a request on the ring; [`submit`](Self::submit) hands it to the kernel. Its completion

@@ -144,10 +144,17 @@ impl<D: VirtioDevice> VirtioPci<D> {
 
     /// Serves queue `index` after its bell rang, and silences the bell.
     pub fn process_queue(&self, index: u16) {
+        if usize::from(index) < self.doorbells.len() {
+            self.silence_doorbell(index);
+            self.device.process_queue(index);
+        }
+    }
+
+    /// What the driver makes available from here on rings the bell of queue `index` again.
+    pub(crate) fn silence_doorbell(&self, index: u16) {
         if let Some(doorbell) = self.doorbells.get(usize::from(index)) {
             // It may have been silent: a queue may be served without a reason.
             let _ = doorbell.read();
-            self.device.process_queue(index);
         }
     }
 

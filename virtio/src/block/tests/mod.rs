@@ -8,6 +8,7 @@ use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::thread;
+use std::time::Instant;
 
 use caraway_devices::{FakeClock, Lifecycle, state_tests};
 use proptest::prelude::*;
@@ -400,7 +401,6 @@ fn more_requests_than_slots_are_all_answered() {
         rig.machine.notify(0);
         let mut answered = 0;
         while answered < usize::from(size) {
-            rig.machine.device().process_completions(0);
             rig.machine.pci.process_queue(0);
             answered += rig.machine.used(0).len();
         }
@@ -490,6 +490,40 @@ fn a_worker_serves_until_it_is_stopped() {
 
     assert!(result.is_ok());
     assert_eq!(rig.machine.get::<512>(DATA), [9; 512]);
+}
+
+#[test]
+fn a_worker_misses_no_request_however_long_the_driver_takes() {
+    Rig::each(|mut rig| {
+        let (worker, stop) = BlockWorker::new(Arc::clone(&rig.machine.pci), 0).unwrap();
+        let thread = thread::spawn(move || worker.run());
+        rig.header(IN, 7);
+        let chain = [
+            readable(HEADER, 16),
+            writable(DATA, 512),
+            writable(STATUS, 1),
+        ];
+        // Shorter and longer than the worker looks for the next request before it sleeps.
+        let times = [0, 0, 0, 3, 8, 15, 0, 29, 31, 33, 60, 0, 5];
+        let patience = Duration::from_secs(20);
+
+        for time in times.map(Duration::from_micros).iter().cycle().take(3000) {
+            let began = Instant::now();
+            while began.elapsed() < *time {
+                std::hint::spin_loop();
+            }
+            rig.machine.submit(0, &chain);
+            rig.machine.notify_if_wanted(0);
+            while rig.machine.used(0).is_empty() {
+                assert!(began.elapsed() < patience, "a request is not answered");
+                thread::yield_now();
+            }
+        }
+
+        stop.stop();
+        assert!(thread.join().unwrap().is_ok());
+        assert_eq!(rig.machine.device().counts().reads, 3000);
+    });
 }
 
 #[test]
