@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use caraway_devices::{GuestMemory, Nanos};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
@@ -33,6 +34,21 @@ struct Slot {
 // slot may use them from any thread.
 unsafe impl Send for Slot {}
 
+/// A write that takes longer waited for something.
+const SLOW: Duration = Duration::from_micros(200);
+/// For how long writes then go through the ring.
+const HANDED_OVER: Duration = Duration::from_millis(100);
+
+/// What is done with the page cache at once, and not by the ring.
+struct AtOnce {
+    /// Whether the host can tell what is cached.
+    reads: bool,
+    /// From when on writes are. On most file systems the ring hands each to a thread of the kernel,
+    /// at twice the price; but one that has to wait, for memory or for a journal, holds up the
+    /// requests behind it.
+    writes: Instant,
+}
+
 /// What a look at a queue and at its completions found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Look {
@@ -55,8 +71,11 @@ pub(crate) struct Lane {
     pub(crate) queue: Option<Arc<Virtqueue>>,
     /// What failed and is tried again when the machine goes on, oldest first.
     parked: VecDeque<Slot>,
+    /// The machine went on, and what is parked was not tried since.
+    goes_on: bool,
     /// For how long the limits allow no request.
     wait: Option<Nanos>,
+    at_once: AtOnce,
     shared: Arc<Shared>,
 }
 
@@ -68,7 +87,12 @@ impl Lane {
             free: (0..usize::from(QUEUE_SIZE)).rev().collect(),
             queue: None,
             parked: VecDeque::new(),
+            goes_on: false,
             wait: None,
+            at_once: AtOnce {
+                reads: true,
+                writes: Instant::now(),
+            },
             shared,
         }
     }
@@ -129,27 +153,29 @@ impl Lane {
             return false;
         };
         let mut worked = false;
-        if !self.shared.is_paused() {
+        if !self.shared.is_paused() && std::mem::take(&mut self.goes_on) {
             for slot in std::mem::take(&mut self.parked) {
                 self.start(slot);
                 worked = true;
             }
         }
-        let mut budget = queue.size();
-        while budget > 0 && self.may_take() && queue.has_available() {
+        let mut refused = false;
+        for _ in 0..queue.size() {
+            let Some(chain) = self.may_take().then(|| queue.pop()).flatten() else {
+                break;
+            };
+            if !std::mem::replace(&mut refused, true) {
+                queue.refuse_doorbell();
+            }
             let wait = self.shared.throttled();
             if wait > 0 {
+                queue.unpop();
                 self.wait = Some(wait);
                 self.shared.count_throttled();
                 break;
             }
-            if budget == queue.size() {
-                queue.refuse_doorbell();
-            }
-            let Some(chain) = queue.pop() else { break };
             self.begin(&queue, chain);
             worked = true;
-            budget -= 1;
         }
         self.submit();
         if worked {
@@ -187,6 +213,12 @@ impl Lane {
             tracing::debug!(%error, "the kernel takes no disk requests for now");
             self.ring_bell();
         }
+    }
+
+    /// The machine goes on: has whoever serves the queue try again what failed.
+    pub(crate) fn resume(&mut self) {
+        self.goes_on = true;
+        self.ring_bell();
     }
 
     /// Has whoever serves the queue come again.
@@ -259,16 +291,58 @@ impl Lane {
 
     fn start(&mut self, mut slot: Slot) {
         if self.ring.is_some() && slot.buffers.len() <= plain::MAX_BUFFERS {
+            if let Some(result) = self.try_at_once(&slot) {
+                return self.finish(slot, result);
+            }
             match self.push(slot) {
                 None => return,
                 Some(refused) => slot = refused,
             }
         }
+        let result = self.perform(&slot);
+        self.finish(slot, result);
+    }
+
+    /// Does the slot's work, and returns when it is done.
+    fn perform(&self, slot: &Slot) -> io::Result<()> {
         // A request that is tried again begins with buffers of its own.
         let mut buffers = slot.buffers.clone();
         // SAFETY: the buffers are guest memory that the slot's queue keeps mapped.
-        let result = unsafe { self.shared.image.perform(slot.work, &mut buffers) };
-        self.finish(slot, result);
+        unsafe { self.shared.image.perform(slot.work, &mut buffers) }
+    }
+
+    /// What becomes of the slot's work if the page cache does it, which takes less than giving it to
+    /// the ring; `None` if the ring should have it.
+    fn try_at_once(&mut self, slot: &Slot) -> Option<io::Result<()>> {
+        let Work::Transfer { direction, offset } = slot.work else {
+            return None;
+        };
+        let file = self.shared.image.raw()?.cached()?;
+        match direction {
+            Direction::Read if self.at_once.reads => {
+                // SAFETY: the buffers are guest memory that the slot's queue keeps mapped.
+                let moved = unsafe { plain::read_cached(file, offset, &slot.buffers) };
+                match moved {
+                    Ok(moved) if moved as u64 == slot.len => return Some(Ok(())),
+                    Err(error) if plain::is_unsupported(&error) => self.at_once.reads = false,
+                    _ => {}
+                }
+                None
+            }
+            Direction::Write { durable: false } if self.is_idle() => {
+                let began = Instant::now();
+                if began < self.at_once.writes {
+                    return None;
+                }
+                let result = self.perform(slot);
+                let ended = Instant::now();
+                if ended - began > SLOW {
+                    self.at_once.writes = ended + HANDED_OVER;
+                }
+                Some(result)
+            }
+            _ => None,
+        }
     }
 
     /// Gives `slot` to the ring, or back if there is no room for it.

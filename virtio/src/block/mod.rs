@@ -199,7 +199,9 @@ impl Block {
     /// From now on these limits hold.
     pub fn limit(&self, limits: Limits) {
         self.shared.limit(limits);
-        self.ring_all();
+        for place in &self.lanes {
+            place.lane.lock().ring_bell();
+        }
     }
 
     /// Makes the disk `bytes` long. May take as long as the host does; the owner then calls
@@ -278,13 +280,8 @@ impl Block {
     /// Takes requests again after [`pause`](Self::pause), those that failed first.
     pub fn resume(&self) {
         self.shared.paused.store(false, Ordering::Release);
-        self.ring_all();
-    }
-
-    /// Has every queue looked at.
-    fn ring_all(&self) {
         for place in &self.lanes {
-            place.lane.lock().ring_bell();
+            place.lane.lock().resume();
         }
     }
 }

@@ -71,6 +71,34 @@ pub(crate) unsafe fn transfer(
     Ok(())
 }
 
+/// Fills `buffers` from `offset` as far as the page cache has the bytes; how many it had.
+///
+/// # Errors
+/// `WouldBlock` if it has none; whatever else the host says.
+///
+/// # Safety
+/// Every buffer is mapped and writable until this returns.
+pub(crate) unsafe fn read_cached(
+    file: &File,
+    offset: u64,
+    buffers: &[libc::iovec],
+) -> io::Result<usize> {
+    let at = libc::off64_t::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let count = buffers.len().min(MAX_BUFFERS) as i32;
+    // SAFETY: the descriptor is open while `file` is borrowed, there are `count` iovecs, and the
+    // caller vouches for what they point to.
+    let moved = unsafe {
+        libc::preadv2(
+            file.as_raw_fd(),
+            buffers.as_ptr(),
+            count,
+            at,
+            libc::RWF_NOWAIT,
+        )
+    };
+    usize::try_from(moved).map_err(|_| io::Error::last_os_error())
+}
+
 /// What of `buffers` is left after their first `moved` bytes.
 pub(crate) fn advance(buffers: &mut [libc::iovec], mut moved: usize) -> &mut [libc::iovec] {
     let mut done = 0;

@@ -101,6 +101,11 @@ impl RawImage {
         }
     }
 
+    /// The file if it is read and written through the page cache only.
+    pub(crate) fn cached(&self) -> Option<&File> {
+        self.buffered.is_none().then_some(&self.file)
+    }
+
     /// As [`file_for`](Self::file_for), for `len` bytes of an aligned buffer.
     fn file_for_range(&self, offset: u64, len: u64) -> &File {
         match &self.buffered {

@@ -5,6 +5,7 @@ mod running;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::thread;
@@ -377,6 +378,24 @@ fn the_configuration_tells_size_and_limits() {
     assert_eq!(rig.machine.read32(reg::DEVICE + 12), 254);
     assert_eq!(rig.machine.read32(reg::DEVICE + 20), 512);
     assert_eq!(rig.machine.device().size(), SECTORS * 512);
+}
+
+#[test]
+fn what_the_page_cache_has_not_is_read_from_the_disk() {
+    let mut rig = Rig::new(|_| {});
+    let file = File::open(rig.image.path()).unwrap();
+    for sector in [3, 200, 7, 255] {
+        file.sync_all().unwrap();
+        // SAFETY: numbers only.
+        let dropped =
+            unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+        assert_eq!(dropped, 0);
+
+        let answer = rig.request(IN, sector, &[writable(DATA, 512)]);
+
+        assert_eq!(answer, (OK, 513));
+        assert_eq!(rig.machine.get::<512>(DATA), [sector as u8; 512]);
+    }
 }
 
 #[test]

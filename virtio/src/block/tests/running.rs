@@ -169,6 +169,35 @@ fn a_request_that_failed_waits_and_is_tried_again() {
 }
 
 #[test]
+fn a_request_that_failed_is_not_tried_again_before_the_machine_goes_on() {
+    let (mut rig, _) = timed(|config| {
+        config.on_error.io = OnError::Pause;
+        config.synchronous = false;
+    });
+    let ears = Arc::new(Ears::default());
+    rig.machine.device().report_to(ears.clone());
+    let file = OpenOptions::new().write(true).open(rig.image.path());
+    file.unwrap().set_len(512).unwrap();
+    rig.header(IN, 8);
+    let chain = [
+        readable(HEADER, 16),
+        writable(DATA, 512),
+        writable(STATUS, 1),
+    ];
+    rig.machine.submit(0, &chain);
+    for _ in 0..10 {
+        rig.machine.notify(0);
+    }
+    rig.machine.device().pause();
+    let told = ears.stopped.load(Ordering::Relaxed);
+    rig.machine.device().resume();
+    rig.machine.pci.process_queue(0);
+    rig.settle();
+
+    assert_eq!((told, ears.stopped.load(Ordering::Relaxed)), (1, 2));
+}
+
+#[test]
 fn errors_without_end_are_told_a_few_times_only() {
     let (mut rig, _) = timed(|_| {});
     let ears = Arc::new(Ears::default());
