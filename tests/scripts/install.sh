@@ -104,8 +104,8 @@ install_cargo_command() {
   command -v "$name" >/dev/null && return
   [ -x "$home/bin/$name" ] && return
   echo "building $name into $home" >&2
-  # The least optimisation that is still quick: building it costs more than running it.
-  CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+  # Building it costs more than running it.
+  CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
     CARGO_TARGET_DIR="$cache/build/$name" cargo install -q --locked --root "$home" "$name@$version"
   rm -rf "$cache/build/$name"
 }
