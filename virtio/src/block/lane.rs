@@ -34,7 +34,9 @@ struct Slot {
 // slot may use them from any thread.
 unsafe impl Send for Slot {}
 
-/// A write that takes longer waited for something.
+/// Bytes of a write that is worth a thread of the kernel's.
+const LARGE: u64 = 128 << 10;
+/// A smaller one that takes longer waited for something.
 const SLOW: Duration = Duration::from_micros(200);
 /// For how long writes then go through the ring.
 const HANDED_OVER: Duration = Duration::from_millis(100);
@@ -43,7 +45,7 @@ const HANDED_OVER: Duration = Duration::from_millis(100);
 struct AtOnce {
     /// Whether the host can tell what is cached.
     reads: bool,
-    /// From when on writes are. On most file systems the ring hands each to a thread of the kernel,
+    /// From when on small writes are. On most file systems the ring hands each to a thread of the kernel,
     /// at twice the price; but one that has to wait, for memory or for a journal, holds up the
     /// requests behind it.
     writes: Instant,
@@ -329,7 +331,7 @@ impl Lane {
                 }
                 None
             }
-            Direction::Write { durable: false } if self.is_idle() => {
+            Direction::Write { durable: false } if slot.len < LARGE && self.is_idle() => {
                 let began = Instant::now();
                 if began < self.at_once.writes {
                     return None;
