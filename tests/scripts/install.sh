@@ -54,9 +54,11 @@ install_packages() {
   [ ${#wanted[@]} -gt 0 ] || return 0
   echo "installing ${wanted[*]}" >&2
   log=$(mktemp)
+  # shellcheck disable=SC2046  # words
   if ! apt_get install $(at_one_version "${wanted[@]}") >"$log" 2>&1; then
     # The lists may be older than the mirror: once more with fresh ones.
     apt_get update >>"$log" 2>&1 || true
+    # shellcheck disable=SC2046  # words
     apt_get install $(at_one_version "${wanted[@]}") >>"$log" 2>&1 || {
       tail -n 20 "$log" >&2
       echo "apt could not install: ${wanted[*]} (whole log: $log)" >&2

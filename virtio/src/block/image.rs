@@ -80,7 +80,7 @@ impl Image {
     ///
     /// # Safety
     /// As of [`plain::transfer`](super::plain::transfer), for `buffers`.
-    pub(crate) unsafe fn perform(&self, work: Work, buffers: &mut [libc::iovec]) -> io::Result<()> {
+    pub(crate) unsafe fn perform(&self, work: Work, buffers: &[libc::iovec]) -> io::Result<()> {
         match self {
             // SAFETY: by the caller's word.
             Self::Raw(raw) => unsafe { raw.perform(work, buffers) },

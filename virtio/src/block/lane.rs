@@ -3,12 +3,13 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use caraway_devices::{GuestMemory, Nanos};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
 use super::QUEUE_SIZE;
+use super::at_once::AtOnce;
 use super::config::OnError;
 use super::image::Work;
 use super::plain::{self, Direction};
@@ -33,23 +34,6 @@ struct Slot {
 // SAFETY: the pointers in `buffers` go into guest memory that `queue` keeps mapped; whoever has the
 // slot may use them from any thread.
 unsafe impl Send for Slot {}
-
-/// Bytes of a write that is worth a thread of the kernel's.
-const LARGE: u64 = 128 << 10;
-/// A smaller one that takes longer waited for something.
-const SLOW: Duration = Duration::from_micros(200);
-/// For how long writes then go through the ring.
-const HANDED_OVER: Duration = Duration::from_millis(100);
-
-/// What is done with the page cache at once, and not by the ring.
-struct AtOnce {
-    /// Whether the host can tell what is cached.
-    reads: bool,
-    /// From when on small writes are. On most file systems the ring hands each to a thread of the kernel,
-    /// at twice the price; but one that has to wait, for memory or for a journal, holds up the
-    /// requests behind it.
-    writes: Instant,
-}
 
 /// What a look at a queue and at its completions found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +61,7 @@ pub(crate) struct Lane {
     goes_on: bool,
     /// For how long the limits allow no request.
     wait: Option<Nanos>,
-    at_once: AtOnce,
+    pub(crate) at_once: AtOnce,
     shared: Arc<Shared>,
 }
 
@@ -91,10 +75,7 @@ impl Lane {
             parked: VecDeque::new(),
             goes_on: false,
             wait: None,
-            at_once: AtOnce {
-                reads: true,
-                writes: Instant::now(),
-            },
+            at_once: AtOnce::new(),
             shared,
         }
     }
@@ -148,7 +129,7 @@ impl Lane {
         self.queue.is_some() && has_room && !is_held
     }
 
-    /// Takes at most as many requests as the queue is long; whether there were any.
+    /// Takes at most as many requests as a queue has; whether there were any.
     fn take_requests(&mut self) -> bool {
         self.wait = None;
         let Some(queue) = self.queue.clone() else {
@@ -161,12 +142,12 @@ impl Lane {
                 worked = true;
             }
         }
-        let mut refused = false;
-        for _ in 0..queue.size() {
-            let Some(chain) = self.may_take().then(|| queue.pop()).flatten() else {
+        for taken in 0..QUEUE_SIZE {
+            if !self.may_take() {
                 break;
-            };
-            if !std::mem::replace(&mut refused, true) {
+            }
+            let Some(chain) = queue.pop() else { break };
+            if taken == 0 {
                 queue.refuse_doorbell();
             }
             let wait = self.shared.throttled();
@@ -192,9 +173,9 @@ impl Lane {
         while let Some((token, result)) = self.ring.as_mut().and_then(Ring::next_completion) {
             let index = token as usize;
             let slot = self.slots.get_mut(index).and_then(Option::take);
-            let Some(mut slot) = slot else { continue };
+            let Some(slot) = slot else { continue };
             self.free.push(index);
-            let result = self.settle(&mut slot, result);
+            let result = self.settle(&slot, result);
             queue = Some(Arc::clone(&slot.queue));
             self.finish(slot, result);
         }
@@ -307,10 +288,8 @@ impl Lane {
 
     /// Does the slot's work, and returns when it is done.
     fn perform(&self, slot: &Slot) -> io::Result<()> {
-        // A request that is tried again begins with buffers of its own.
-        let mut buffers = slot.buffers.clone();
         // SAFETY: the buffers are guest memory that the slot's queue keeps mapped.
-        unsafe { self.shared.image.perform(slot.work, &mut buffers) }
+        unsafe { self.shared.image.perform(slot.work, &slot.buffers) }
     }
 
     /// What becomes of the slot's work if the page cache does it, which takes less than giving it to
@@ -331,16 +310,13 @@ impl Lane {
                 }
                 None
             }
-            Direction::Write { durable: false } if slot.len < LARGE && self.is_idle() => {
+            Direction::Write { durable: false } if self.is_idle() => {
                 let began = Instant::now();
-                if began < self.at_once.writes {
+                if !self.at_once.may_write(slot.len, began) {
                     return None;
                 }
                 let result = self.perform(slot);
-                let ended = Instant::now();
-                if ended - began > SLOW {
-                    self.at_once.writes = ended + HANDED_OVER;
-                }
+                self.at_once.wrote(began, Instant::now());
                 Some(result)
             }
             _ => None,
@@ -383,7 +359,7 @@ impl Lane {
     }
 
     /// Turns what the kernel says of a request into what became of it, and does what it left.
-    fn settle(&self, slot: &mut Slot, result: io::Result<usize>) -> io::Result<()> {
+    fn settle(&self, slot: &Slot, result: io::Result<usize>) -> io::Result<()> {
         let Some(image) = self.shared.image.raw() else {
             return result.map(drop);
         };
@@ -398,12 +374,10 @@ impl Lane {
                     return Ok(());
                 }
                 let offset = offset.saturating_add(moved as u64);
-                // A request that is tried again begins with buffers of its own.
-                let mut buffers = slot.buffers.clone();
-                let rest = plain::advance(&mut buffers, moved);
-                let file = image.file_for(offset, rest);
+                let rest = plain::after(&slot.buffers, moved);
+                let file = image.file_for(offset, &rest);
                 // SAFETY: the buffers are guest memory that the slot's queue keeps mapped.
-                unsafe { plain::transfer(file, direction, offset, rest) }
+                unsafe { plain::transfer(file, direction, offset, &rest) }
             }
             Work::Flush => result.map(drop),
             work => image.finish_allocation(work, result.map(drop)),

@@ -68,6 +68,7 @@ impl fmt::Display for Layer {
     }
 }
 
+// The trait's `unsafe` asks its callers that no two write the same bytes at once; nothing here relies on it.
 impl Storage for Layer {
     fn mem_align(&self) -> usize {
         self.alignment

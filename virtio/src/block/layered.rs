@@ -71,18 +71,19 @@ impl Layered {
         &self,
         direction: Direction,
         offset: u64,
-        iovecs: &mut [libc::iovec],
+        iovecs: &[libc::iovec],
     ) -> io::Result<()> {
+        let mut left;
         let mut rest = iovecs;
         let mut at = offset;
         loop {
-            let left: u64 = rest.iter().map(|buffer| buffer.iov_len as u64).sum();
-            if left == 0 {
+            let len: u64 = rest.iter().map(|buffer| buffer.iov_len as u64).sum();
+            if len == 0 {
                 break;
             }
             // The guest may change its buffers at any time and have them overlap; what `imago` works
             // on stays as it is.
-            let now = left.min(PIECE);
+            let now = len.min(PIECE);
             let mut copy = IoBuffer::new(now as usize, ALIGNMENT)?;
             let bytes = copy.as_mut().into_slice();
             match direction {
@@ -98,7 +99,8 @@ impl Layered {
                 }
             }
             at = at.saturating_add(now);
-            rest = super::plain::advance(rest, now as usize);
+            left = super::plain::after(rest, now as usize);
+            rest = &left;
         }
         match direction {
             Direction::Write { durable: true } => self.flush(),

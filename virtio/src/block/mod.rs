@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::device::{DeviceType, VirtioDevice};
 use crate::queue::Virtqueue;
 
+mod at_once;
 mod buffers;
 mod config;
 mod image;

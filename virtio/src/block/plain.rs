@@ -39,8 +39,9 @@ pub(crate) unsafe fn transfer(
     file: &File,
     direction: Direction,
     mut offset: u64,
-    buffers: &mut [libc::iovec],
+    buffers: &[libc::iovec],
 ) -> io::Result<()> {
+    let mut left;
     let mut rest = buffers;
     while !rest.is_empty() {
         let at = libc::off64_t::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
@@ -58,7 +59,8 @@ pub(crate) unsafe fn transfer(
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(moved) => {
                 offset = offset.saturating_add(moved as u64);
-                rest = advance(rest, moved);
+                left = after(rest, moved);
+                rest = &left;
             }
             Err(_) => {
                 let error = io::Error::last_os_error();
@@ -100,18 +102,18 @@ pub(crate) unsafe fn read_cached(
 }
 
 /// What of `buffers` is left after their first `moved` bytes.
-pub(crate) fn advance(buffers: &mut [libc::iovec], mut moved: usize) -> &mut [libc::iovec] {
-    let mut done = 0;
-    for buffer in buffers.iter_mut() {
-        if moved < buffer.iov_len {
-            buffer.iov_base = buffer.iov_base.wrapping_byte_add(moved);
-            buffer.iov_len -= moved;
-            break;
-        }
-        moved -= buffer.iov_len;
-        done += 1;
+pub(crate) fn after(buffers: &[libc::iovec], mut moved: usize) -> Vec<libc::iovec> {
+    let is_done = |buffer: &&libc::iovec| {
+        let done = moved >= buffer.iov_len;
+        moved -= if done { buffer.iov_len } else { 0 };
+        done
+    };
+    let mut left: Vec<_> = buffers.iter().skip_while(is_done).copied().collect();
+    if let Some(first) = left.first_mut() {
+        first.iov_base = first.iov_base.wrapping_byte_add(moved);
+        first.iov_len -= moved;
     }
-    &mut buffers[done..]
+    left
 }
 
 /// Changes the allocation of `len` bytes from `offset` (`fallocate(2)`).

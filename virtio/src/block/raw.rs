@@ -121,7 +121,7 @@ impl RawImage {
     ///
     /// # Safety
     /// As of [`plain::transfer`], for `buffers`.
-    pub(crate) unsafe fn perform(&self, work: Work, buffers: &mut [libc::iovec]) -> io::Result<()> {
+    pub(crate) unsafe fn perform(&self, work: Work, buffers: &[libc::iovec]) -> io::Result<()> {
         match work {
             Work::Transfer { direction, offset } => {
                 let file = self.file_for(offset, buffers);

@@ -88,13 +88,7 @@ fn what_is_not_flushed_is_in_no_table_and_what_is_flushed_is() {
     let folder = TempDir::new().unwrap();
     let mut rig = rig(&folder);
     rig.machine.put(DATA, &[0xcc; 512]);
-    rig.header(OUT, 0);
-    let chain = [
-        readable(HEADER, 16),
-        readable(DATA, 512),
-        writable(STATUS, 1),
-    ];
-    rig.machine.submit(0, &chain);
+    rig.submit(0, OUT, 0, &[readable(DATA, 512)]);
     rig.machine.notify(0);
     let answered = rig.machine.used(0).len();
     let before = seen_from_outside(&folder, 512);

@@ -15,6 +15,7 @@ use caraway_devices::{FakeClock, Lifecycle, state_tests};
 use proptest::prelude::*;
 use tempfile::{NamedTempFile, TempDir};
 
+use super::at_once::AtOnce;
 use super::raw::SECTOR;
 use super::*;
 use crate::testing::*;
@@ -74,11 +75,20 @@ impl Rig {
         Self { machine, image }
     }
 
-    /// Both engines, one after the other.
-    fn each(mut test: impl FnMut(Self)) {
-        for synchronous in [true, false] {
-            test(Self::new(|config| config.synchronous = synchronous));
+    /// A disk that gives the ring also what the page cache could do at once.
+    fn through_the_ring(change: impl FnOnce(&mut BlockConfig)) -> Self {
+        let rig = Self::new(change);
+        for place in &rig.machine.device().lanes {
+            place.lane.lock().at_once = AtOnce::never();
         }
+        rig
+    }
+
+    /// Each engine, one after the other.
+    fn each(mut test: impl FnMut(Self)) {
+        test(Self::new(|config| config.synchronous = true));
+        test(Self::new(|_| {}));
+        test(Self::through_the_ring(|_| {}));
     }
 
     fn header(&self, kind: u32, sector: u64) {
@@ -87,13 +97,18 @@ impl Rig {
         self.machine.put(STATUS, &[0xff]);
     }
 
-    /// Sends a request with `data` after the header and gives its status and used length.
-    fn request(&mut self, kind: u32, sector: u64, data: &[(u64, u32, bool)]) -> (u8, u32) {
+    /// Makes a request with `data` after the header available on `queue`.
+    fn submit(&mut self, queue: u16, kind: u32, sector: u64, data: &[(u64, u32, bool)]) {
         self.header(kind, sector);
         let mut chain = vec![readable(HEADER, 16)];
         chain.extend(data);
         chain.push(writable(STATUS, 1));
-        self.machine.submit(0, &chain);
+        self.machine.submit(queue, &chain);
+    }
+
+    /// Sends a request with `data` after the header and gives its status and used length.
+    fn request(&mut self, kind: u32, sector: u64, data: &[(u64, u32, bool)]) -> (u8, u32) {
+        self.submit(0, kind, sector, data);
         self.machine.notify(0);
         self.settle();
         let used = self.machine.used(0);
@@ -432,9 +447,7 @@ fn more_requests_than_slots_are_all_answered() {
 fn a_paused_disk_takes_nothing_until_it_is_resumed() {
     let mut rig = Rig::new(|config| config.synchronous = true);
     rig.machine.device().pause();
-    rig.header(FLUSH, 0);
-    rig.machine
-        .submit(0, &[readable(HEADER, 16), writable(STATUS, 1)]);
+    rig.submit(0, FLUSH, 0, &[]);
     rig.machine.notify(0);
     let while_paused = rig.machine.used(0).len();
 
@@ -447,16 +460,8 @@ fn a_paused_disk_takes_nothing_until_it_is_resumed() {
 
 #[test]
 fn a_reset_waits_for_what_is_under_way() {
-    let mut rig = Rig::new(|_| {});
-    rig.header(IN, 1);
-    rig.machine.submit(
-        0,
-        &[
-            readable(HEADER, 16),
-            writable(DATA, 512),
-            writable(STATUS, 1),
-        ],
-    );
+    let mut rig = Rig::through_the_ring(|_| {});
+    rig.submit(0, IN, 1, &[writable(DATA, 512)]);
     rig.machine.notify(0);
 
     rig.machine.write8(reg::STATUS, 0);
@@ -466,16 +471,8 @@ fn a_reset_waits_for_what_is_under_way() {
 
 #[test]
 fn a_queue_reset_waits_for_what_is_under_way() {
-    let mut rig = Rig::new(|_| {});
-    rig.header(IN, 1);
-    rig.machine.submit(
-        0,
-        &[
-            readable(HEADER, 16),
-            writable(DATA, 512),
-            writable(STATUS, 1),
-        ],
-    );
+    let mut rig = Rig::through_the_ring(|_| {});
+    rig.submit(0, IN, 1, &[writable(DATA, 512)]);
     rig.machine.notify(0);
     rig.machine.write16(reg::QUEUE_SELECT, 0);
 
@@ -487,18 +484,10 @@ fn a_queue_reset_waits_for_what_is_under_way() {
 
 #[test]
 fn a_worker_serves_until_it_is_stopped() {
-    let mut rig = Rig::new(|_| {});
+    let mut rig = Rig::through_the_ring(|_| {});
     let (worker, stop) = BlockWorker::new(Arc::clone(&rig.machine.pci), 0).unwrap();
     let thread = thread::spawn(move || worker.run());
-    rig.header(IN, 9);
-    rig.machine.submit(
-        0,
-        &[
-            readable(HEADER, 16),
-            writable(DATA, 512),
-            writable(STATUS, 1),
-        ],
-    );
+    rig.submit(0, IN, 9, &[writable(DATA, 512)]);
     rig.machine.write16(reg::NOTIFY, 0);
     while rig.machine.used(0).is_empty() {
         thread::yield_now();
@@ -641,8 +630,9 @@ proptest! {
         sector in prop_oneof![0..SECTORS + 2, any::<u64>()],
         lens in proptest::collection::vec((0u32..2048, any::<bool>()), 0..4),
         range in any::<[u8; 16]>(),
+        ring in any::<bool>(),
     ) {
-        let mut rig = Rig::new(|_| {});
+        let mut rig = if ring { Rig::through_the_ring(|_| {}) } else { Rig::new(|_| {}) };
         rig.header(kind, sector);
         rig.machine.put(DATA, &range);
         let mut chain = vec![readable(HEADER, 16)];

@@ -69,9 +69,7 @@ fn limits_that_are_lifted_let_everything_pass() {
 fn limits_in_bytes_count_what_is_moved() {
     let (mut rig, clock) = timed(|config| config.limits.bytes = rate(1 << 20, 512));
     rig.request(IN, 0, &[writable(DATA, 64 << 10)]);
-    rig.header(FLUSH, 0);
-    rig.machine
-        .submit(0, &[readable(HEADER, 16), writable(STATUS, 1)]);
+    rig.submit(0, FLUSH, 0, &[]);
     rig.machine.notify(0);
     let before = rig.machine.used(0).len();
     clock.advance(62 * MS);
@@ -145,13 +143,7 @@ fn a_request_that_failed_waits_and_is_tried_again() {
         let file = OpenOptions::new().write(true).open(rig.image.path());
         let file = file.unwrap();
         file.set_len(512).unwrap();
-        rig.header(IN, 0);
-        let chain = [
-            readable(HEADER, 16),
-            writable(DATA, 1024),
-            writable(STATUS, 1),
-        ];
-        rig.machine.submit(0, &chain);
+        rig.submit(0, IN, 0, &[writable(DATA, 1024)]);
         rig.machine.notify(0);
         rig.machine.device().pause();
         let answered = rig.machine.used(0).len();
@@ -178,13 +170,7 @@ fn a_request_that_failed_is_not_tried_again_before_the_machine_goes_on() {
     rig.machine.device().report_to(ears.clone());
     let file = OpenOptions::new().write(true).open(rig.image.path());
     file.unwrap().set_len(512).unwrap();
-    rig.header(IN, 8);
-    let chain = [
-        readable(HEADER, 16),
-        writable(DATA, 512),
-        writable(STATUS, 1),
-    ];
-    rig.machine.submit(0, &chain);
+    rig.submit(0, IN, 8, &[writable(DATA, 512)]);
     for _ in 0..10 {
         rig.machine.notify(0);
     }
@@ -218,13 +204,7 @@ fn a_reset_forgets_what_waited_to_be_tried_again() {
     let (mut rig, _) = timed(|config| config.on_error.io = OnError::Pause);
     let file = OpenOptions::new().write(true).open(rig.image.path());
     file.unwrap().set_len(512).unwrap();
-    rig.header(IN, 8);
-    let chain = [
-        readable(HEADER, 16),
-        writable(DATA, 512),
-        writable(STATUS, 1),
-    ];
-    rig.machine.submit(0, &chain);
+    rig.submit(0, IN, 8, &[writable(DATA, 512)]);
     rig.machine.notify(0);
 
     rig.machine.write8(reg::STATUS, 0);
@@ -236,13 +216,7 @@ fn a_reset_forgets_what_waited_to_be_tried_again() {
 #[test]
 fn each_queue_is_served_by_itself() {
     let (mut rig, _) = timed(|config| config.queues = 3);
-    rig.header(IN, 5);
-    let chain = [
-        readable(HEADER, 16),
-        writable(DATA, 512),
-        writable(STATUS, 1),
-    ];
-    rig.machine.submit(2, &chain);
+    rig.submit(2, IN, 5, &[writable(DATA, 512)]);
     rig.machine.notify(2);
 
     assert_eq!(rig.machine.used(2).len(), 1);
