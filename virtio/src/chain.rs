@@ -1,7 +1,7 @@
 //! The bytes of a descriptor chain, which lie wherever its segments do.
 
 use caraway_devices::GuestMemory;
-use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryError, VolatileSlice};
 
 use crate::queue::{Chain, Segment};
 
@@ -60,6 +60,26 @@ fn length(segments: &[Segment]) -> u64 {
     segments.iter().map(|segment| u64::from(segment.len)).sum()
 }
 
+/// The host's memory behind `len` bytes at `address`, in as many pieces as RAM is there.
+///
+/// # Errors
+/// Not all of it is RAM.
+pub(crate) fn host_slices<'a>(
+    memory: &'a GuestMemory,
+    address: GuestAddress,
+    len: usize,
+    mut each: impl FnMut(VolatileSlice<'a>),
+) -> Result<(), GuestMemoryError> {
+    if let Ok(slice) = memory.get_slice(address, len) {
+        each(slice);
+        return Ok(());
+    }
+    for slice in GuestMemoryBackend::get_slices(memory, address, len) {
+        each(slice?);
+    }
+    Ok(())
+}
+
 /// Where the bytes from `from` on are, at most `count` of them, piece by piece.
 fn pieces(
     segments: &[Segment],
@@ -90,12 +110,12 @@ mod tests {
             address: GuestAddress(address),
             len,
         };
-        let segments = vec![segment(0, 3), segment(0x100, 4), segment(0x200, 5)];
+        let segments = [segment(0, 3), segment(0x100, 4), segment(0x200, 5)];
         let memory = GuestMemory::from_ranges(&[(GuestAddress(0), 0x1000)]).unwrap();
         let chain = Chain {
             head: 0,
-            readable: segments.clone(),
-            writable: segments,
+            readable: segments.into_iter().collect(),
+            writable: segments.into_iter().collect(),
         };
         (chain, memory)
     }

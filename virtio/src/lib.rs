@@ -15,6 +15,7 @@ pub mod net;
 mod poll;
 mod queue;
 pub mod rng;
+mod split;
 #[cfg(test)]
 mod testing;
 mod transport;
@@ -26,7 +27,7 @@ pub use console::{Console, PortConfig, PortEnd};
 pub use device::{DeviceType, VirtioDevice};
 pub use input::{Button, Keyboard, Leds, Tablet};
 pub use net::{Net, NetConfig};
-pub use queue::{Chain, Segment, Virtqueue};
+pub use queue::{Chain, Segment, Segments, Virtqueue};
 pub use rng::{Rng, RngCounts};
 pub use transport::{NotifyRegistrar, VirtioPci, VirtioPciError, VirtioPciState};
 pub use vsock::{Vsock, VsockCounts};

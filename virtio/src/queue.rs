@@ -1,21 +1,20 @@
 //! A virtqueue in use: chains out, used buffers in, interrupts and notifications suppressed as the
 //! driver asks (section 2.7).
 
+use std::convert::Infallible;
 use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering, fence};
 
 use caraway_devices::GuestMemory;
 use parking_lot::Mutex;
-use virtio_queue::{Queue, QueueOwnedT, QueueT};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
+use smallvec::SmallVec;
+use vm_memory::GuestAddress;
 use vmm_sys_util::eventfd::EventFd;
 
+use crate::chain::host_slices;
+use crate::split::{BadIndex, Descriptor, SplitRing, Table};
 use crate::transport::Signals;
-
-/// `VIRTQ_AVAIL_F_NO_INTERRUPT` (2.7.6): the driver wants no interrupts. Only without `EVENT_IDX`.
-const AVAIL_NO_INTERRUPT: u16 = 1;
 
 /// A piece of guest memory that a descriptor names; all of it is RAM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +25,9 @@ pub struct Segment {
     pub len: u32,
 }
 
+/// Some of them; on the heap only if there are more than most drivers give.
+pub type Segments = SmallVec<[Segment; 4]>;
+
 /// A descriptor chain that was checked as a whole: it ends, it is in RAM, and what the device reads
 /// comes before what it writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,16 +35,16 @@ pub struct Chain {
     /// Index of the first descriptor, by which the chain is given back.
     pub head: u16,
     /// What the device may read, in order.
-    pub readable: Vec<Segment>,
+    pub readable: Segments,
     /// What the device may write, in order.
-    pub writable: Vec<Segment>,
+    pub writable: Segments,
 }
 
 /// What a driver got wrong.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, Copy, thiserror::Error)]
 pub(crate) enum ChainError {
-    #[error("the available ring is unusable: {0}")]
-    Ring(virtio_queue::Error),
+    #[error(transparent)]
+    Index(#[from] BadIndex),
     #[error(
         "descriptor chain {head} loops, is too long, misuses an indirect table or leaves its table"
     )]
@@ -56,26 +58,40 @@ pub(crate) enum ChainError {
 /// One queue that the driver has enabled. Cheap to share; dead once it is stopped.
 pub struct Virtqueue {
     index: u16,
-    ring: Mutex<Queue>,
-    /// The used index up to which the driver was interrupted, or asked not to be.
-    signalled: AtomicU16,
+    /// Descriptors of a chain at most.
+    longest_chain: u16,
+    state: Mutex<State>,
     memory: GuestMemory,
     signals: Arc<Signals>,
     doorbell: EventFd,
 }
 
+struct State {
+    ring: SplitRing,
+    is_stopped: bool,
+    /// The used index up to which the driver was interrupted, or asked not to be.
+    signalled: u16,
+}
+
 impl Virtqueue {
+    /// Queue `index` of a device that makes it of at most `longest_chain` descriptors, which none of its
+    /// chains may exceed (2.7.4).
     pub(crate) fn new(
-        index: u16,
-        ring: Queue,
+        (index, longest_chain): (u16, u16),
+        ring: SplitRing,
         memory: GuestMemory,
         signals: Arc<Signals>,
         doorbell: EventFd,
     ) -> Self {
+        let state = State {
+            signalled: ring.next_used(),
+            ring,
+            is_stopped: false,
+        };
         Self {
             index,
-            signalled: AtomicU16::new(ring.next_used()),
-            ring: Mutex::new(ring),
+            longest_chain,
+            state: Mutex::new(state),
             memory,
             signals,
             doorbell,
@@ -91,7 +107,7 @@ impl Virtqueue {
     /// How many descriptors the driver gave it.
     #[must_use]
     pub fn size(&self) -> u16 {
-        self.ring.lock().size()
+        self.state.lock().ring.size()
     }
 
     /// The memory its chains are in.
@@ -100,29 +116,46 @@ impl Virtqueue {
         &self.memory
     }
 
+    /// What `work` makes of the queue in use; nothing if it is stopped or the driver broke it, as what
+    /// `work` fails of breaks it.
+    fn work<T: Default, E: fmt::Display>(
+        &self,
+        work: impl FnOnce(&mut State) -> Result<T, E>,
+    ) -> T {
+        let mut state = self.state.lock();
+        if state.is_stopped || self.signals.needs_reset() {
+            return T::default();
+        }
+        let worked = work(&mut state);
+        drop(state);
+        worked.unwrap_or_else(|error| {
+            self.fail(&error);
+            T::default()
+        })
+    }
+
+    /// As [`work`](Self::work), for what can't fail.
+    fn always<T: Default>(&self, work: impl FnOnce(&mut State) -> T) -> T {
+        self.work(|state| Ok::<_, Infallible>(work(state)))
+    }
+
     /// The next chain, or `None` if there is none, or the queue is stopped or the driver broke it.
     /// A chain that does not hold together puts the device in need of a reset.
     #[must_use]
     pub fn pop(&self) -> Option<Chain> {
-        let mut ring = self.ring.lock();
-        if !self.usable(&ring) {
-            return None;
-        }
-        let popped = next_chain(&mut ring, &self.memory);
-        drop(ring);
-        popped.unwrap_or_else(|error| {
-            self.fail(&error);
-            None
+        self.work(|state| {
+            let Some(head) = state.ring.take()? else {
+                return Ok(None);
+            };
+            let chain = read_chain(state.ring.table(), head, self.longest_chain, &self.memory);
+            chain.map(Some)
         })
     }
 
     /// Takes the last [`pop`](Self::pop) back, whose chain was not completed: it is the next again,
     /// and is what a saved state goes on with.
     pub fn unpop(&self) {
-        let mut ring = self.ring.lock();
-        if self.usable(&ring) {
-            ring.go_to_previous_position();
-        }
+        self.always(|state| state.ring.untake());
     }
 
     /// Whether the driver has made a chain available that was not popped yet.
@@ -134,56 +167,31 @@ impl Virtqueue {
     /// How many chains wait to be popped.
     #[must_use]
     pub fn available(&self) -> u16 {
-        let ring = self.ring.lock();
-        if !self.usable(&ring) {
-            return 0;
-        }
-        let newest = ring.avail_idx(&self.memory, Ordering::Acquire);
-        newest.map_or(0, |index| index.0.wrapping_sub(ring.next_avail()))
+        self.work(|state| state.ring.available())
     }
 
     /// Gives the chain that starts at `head` back, with `written` bytes written from the start of
     /// its writable part.
     pub fn complete(&self, head: u16, written: u32) {
-        let mut ring = self.ring.lock();
-        if !self.usable(&ring) {
-            return;
-        }
-        let added = ring.add_used(&self.memory, head, written);
-        drop(ring);
-        if let Err(error) = added {
-            self.fail(&error);
-        }
+        self.complete_together(&[(head, written)]);
     }
 
     /// Gives several chains back that belong together: the driver sees all of them or none. Each is
     /// the number of its first descriptor and the bytes written.
     pub fn complete_together(&self, used: &[(u16, u32)]) {
-        let mut ring = self.ring.lock();
-        if !self.usable(&ring) {
-            return;
-        }
-        let added = add_together(&mut ring, &self.memory, used);
-        drop(ring);
-        if let Err(error) = added {
-            self.fail(&error);
-        }
+        self.always(|state| state.ring.put(used));
     }
 
     /// Interrupts the driver, unless it wants no interrupt for what was completed since the last
     /// call.
     pub fn interrupt(&self) {
-        let ring = self.ring.lock();
-        if !self.usable(&ring) {
-            return;
-        }
-        let before = self.signalled.swap(ring.next_used(), Ordering::Relaxed);
-        let wanted = wants_interrupt(&ring, &self.memory, before);
-        drop(ring);
-        match wanted {
-            Ok(true) => self.signals.used_buffers(self.index),
-            Ok(false) => {}
-            Err(error) => self.fail(&error),
+        let wanted = self.always(|state| {
+            let now = state.ring.next_used();
+            let before = std::mem::replace(&mut state.signalled, now);
+            state.ring.wants_interrupt(before)
+        });
+        if wanted {
+            self.signals.used_buffers(self.index);
         }
     }
 
@@ -191,25 +199,12 @@ impl Virtqueue {
     /// it will not ring.
     #[must_use]
     pub fn want_doorbell(&self) -> bool {
-        let mut ring = self.ring.lock();
-        if !self.usable(&ring) {
-            return false;
-        }
-        let more = ring.enable_notification(&self.memory);
-        drop(ring);
-        more.unwrap_or_else(|error| {
-            self.fail(&error);
-            false
-        })
+        self.work(|state| state.ring.want_doorbell())
     }
 
     /// Tells the driver that ringing is not needed for now.
     pub fn refuse_doorbell(&self) {
-        let mut ring = self.ring.lock();
-        if self.usable(&ring) && ring.disable_notification(&self.memory).is_err() {
-            drop(ring);
-            self.fail(&"the used ring is not writable");
-        }
+        self.always(|state| state.ring.refuse_doorbell());
     }
 
     /// Rings the queue's own bell, so that whoever serves it comes again.
@@ -250,108 +245,65 @@ impl Virtqueue {
 
     /// No one pops or completes anything from here on.
     pub(crate) fn stop(&self) {
-        self.ring.lock().set_ready(false);
+        self.state.lock().is_stopped = true;
     }
 
     /// Where device and driver are: the next available index and the next used index.
     pub(crate) fn position(&self) -> (u16, u16) {
-        let ring = self.ring.lock();
-        (ring.next_avail(), ring.next_used())
-    }
-
-    fn usable(&self, ring: &Queue) -> bool {
-        ring.ready() && !self.signals.needs_reset()
+        let state = self.state.lock();
+        (state.ring.next_available(), state.ring.next_used())
     }
 }
 
-fn next_chain(ring: &mut Queue, memory: &GuestMemory) -> Result<Option<Chain>, ChainError> {
-    // "Drivers MUST NOT create a descriptor chain longer than the Queue Size of the device."
-    let limit = usize::from(ring.max_size());
-    let mut heads = ring.iter(memory).map_err(ChainError::Ring)?;
-    let Some(descriptors) = heads.next() else {
-        return Ok(None);
-    };
-    let head = descriptors.head_index();
+/// Follows the chain that starts at descriptor `head` of `table`, whose last may name a table in its place
+/// (2.7.5.3). No more than `limit` of them are looked at.
+fn read_chain(
+    table: Table<'_>,
+    head: u16,
+    limit: u16,
+    memory: &GuestMemory,
+) -> Result<Chain, ChainError> {
+    let endless = ChainError::Endless { head };
     let mut chain = Chain {
         head,
-        readable: Vec::new(),
-        writable: Vec::new(),
+        readable: Segments::new(),
+        writable: Segments::new(),
     };
-    let mut ended = false;
-    for descriptor in descriptors.take(limit) {
-        let (address, len) = (descriptor.addr(), descriptor.len());
-        // The iterator stops silently where it must not go on: the last one then has a next.
-        ended = !descriptor.has_next();
-        if len == 0 {
-            continue;
+    let (mut table, mut is_indirect) = (table, false);
+    let (mut index, mut total) = (head, 0_u32);
+    for _ in 0..limit {
+        let mut descriptor = table.get(index).ok_or(endless)?;
+        if descriptor.is_indirect() {
+            let count = descriptor.len / Descriptor::SIZE;
+            let is_whole = descriptor.len.is_multiple_of(Descriptor::SIZE);
+            let count = u16::try_from(count)
+                .ok()
+                .filter(|_| is_whole && !is_indirect);
+            let named = count.and_then(|count| Table::at(memory, descriptor.address, count));
+            (table, is_indirect) = (named.ok_or(endless)?, true);
+            descriptor = table
+                .get(0)
+                .filter(|first| !first.is_indirect())
+                .ok_or(endless)?;
         }
-        if !memory.check_range(address, len as usize) {
-            let address = address.0;
-            return Err(ChainError::NotRam { head, address, len });
+        let (address, len) = (descriptor.address, descriptor.len);
+        // "Drivers MUST NOT add a descriptor chain longer than 2^32 bytes in total" (2.7.5.2).
+        total = total.checked_add(len).ok_or(endless)?;
+        if len > 0 {
+            if host_slices(memory, address, len as usize, drop).is_err() {
+                let address = address.0;
+                return Err(ChainError::NotRam { head, address, len });
+            }
+            match descriptor.is_writable() {
+                true => chain.writable.push(Segment { address, len }),
+                false if chain.writable.is_empty() => chain.readable.push(Segment { address, len }),
+                false => return Err(ChainError::Order { head }),
+            }
         }
-        if descriptor.is_write_only() {
-            chain.writable.push(Segment { address, len });
-        } else if chain.writable.is_empty() {
-            chain.readable.push(Segment { address, len });
-        } else {
-            return Err(ChainError::Order { head });
+        match descriptor.next() {
+            Some(next) => index = next,
+            None => return Ok(chain),
         }
     }
-    if ended {
-        Ok(Some(chain))
-    } else {
-        Err(ChainError::Endless { head })
-    }
-}
-
-/// The used ring (2.7.8): flags and index, then elements of a descriptor's number and a length.
-const USED_INDEX: u64 = 2;
-const USED_ELEMENTS: u64 = 4;
-const USED_ELEMENT: u64 = 8;
-/// The available ring (2.7.6): flags and index, then numbers of descriptors, then `used_event`.
-const AVAIL_ELEMENTS: u64 = 4;
-const AVAIL_ELEMENT: u64 = 2;
-
-/// Fills the elements of `used`, and only then moves the index over all of them.
-fn add_together(
-    ring: &mut Queue,
-    memory: &GuestMemory,
-    used: &[(u16, u32)],
-) -> Result<(), virtio_queue::Error> {
-    let mut next = ring.next_used();
-    for &(head, written) in used {
-        let slot = u64::from(next % ring.size());
-        let at = GuestAddress(ring.used_ring() + USED_ELEMENTS + USED_ELEMENT * slot);
-        let element = u64::from(head) | u64::from(written) << 32;
-        memory
-            .write_obj(element.to_le(), at)
-            .map_err(virtio_queue::Error::GuestMemory)?;
-        next = next.wrapping_add(1);
-    }
-    ring.set_next_used(next);
-    let index = GuestAddress(ring.used_ring() + USED_INDEX);
-    memory
-        .store(next.to_le(), index, Ordering::Release)
-        .map_err(virtio_queue::Error::GuestMemory)
-}
-
-/// Whether the driver wants to hear of what was used since the index was `before` (2.7.7).
-fn wants_interrupt(
-    ring: &Queue,
-    memory: &GuestMemory,
-    before: u16,
-) -> Result<bool, virtio_queue::Error> {
-    // What was used is there before the driver's wish is read: it looks the other way round.
-    fence(Ordering::SeqCst);
-    let load = |offset: u64| {
-        let at = GuestAddress(ring.avail_ring() + offset);
-        let value = memory.load(at, Ordering::Relaxed).map(u16::from_le);
-        value.map_err(virtio_queue::Error::GuestMemory)
-    };
-    if ring.event_idx_enabled() {
-        let event = load(AVAIL_ELEMENTS + AVAIL_ELEMENT * u64::from(ring.size()))?;
-        let now = ring.next_used();
-        return Ok(now.wrapping_sub(event).wrapping_sub(1) < now.wrapping_sub(before));
-    }
-    Ok(load(0)? & AVAIL_NO_INTERRUPT == 0)
+    Err(endless)
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use caraway_devices::{GuestMemory, Nanos};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
+use smallvec::SmallVec;
+use vm_memory::{Bytes, GuestAddress, VolatileSlice};
 
 use super::QUEUE_SIZE;
 use super::at_once::AtOnce;
@@ -17,7 +18,11 @@ use super::raw::allocation;
 use super::request::{self, Disk, Request, Status};
 use super::ring::{Operation, Ring};
 use super::shared::Shared;
-use crate::queue::{Chain, Segment, Virtqueue};
+use crate::chain::host_slices;
+use crate::queue::{Chain, Segment, Segments, Virtqueue};
+
+/// Pieces of this process's memory, as the kernel takes them.
+type Buffers = SmallVec<[libc::iovec; 4]>;
 
 /// A request that is being worked on.
 struct Slot {
@@ -26,7 +31,7 @@ struct Slot {
     status: GuestAddress,
     work: Work,
     /// Where the bytes are in this process. Does not change while the kernel has it.
-    buffers: Vec<libc::iovec>,
+    buffers: Buffers,
     /// How many bytes it moves or zeroes.
     len: u64,
 }
@@ -246,8 +251,8 @@ impl Lane {
                 let len = request::total(&data);
                 (Work::Transfer { direction, offset }, data, len)
             }
-            Request::Flush => (Work::Flush, Vec::new(), 0),
-            Request::Discard { offset, len } => (Work::Discard { offset, len }, Vec::new(), 0),
+            Request::Flush => (Work::Flush, Segments::new(), 0),
+            Request::Discard { offset, len } => (Work::Discard { offset, len }, Segments::new(), 0),
             Request::WriteZeroes { offset, len, unmap } => {
                 let work = Work::Zero {
                     offset,
@@ -255,7 +260,7 @@ impl Lane {
                     unmap,
                     durable,
                 };
-                (work, Vec::new(), len)
+                (work, Segments::new(), len)
             }
         };
         let Some(buffers) = host_buffers(memory, &data) else {
@@ -436,17 +441,16 @@ fn scatter(memory: &GuestMemory, segments: &[Segment], bytes: &[u8]) -> u32 {
 }
 
 /// Where `segments` are in this process; `None` if one is not in RAM.
-fn host_buffers(memory: &GuestMemory, segments: &[Segment]) -> Option<Vec<libc::iovec>> {
-    let mut buffers = Vec::with_capacity(segments.len());
+fn host_buffers(memory: &GuestMemory, segments: &[Segment]) -> Option<Buffers> {
+    let mut buffers = Buffers::new();
     for segment in segments {
-        let slices = GuestMemoryBackend::get_slices(memory, segment.address, segment.len as usize);
-        for slice in slices {
-            let slice = slice.ok()?;
+        let push = |slice: VolatileSlice<'_>| {
             buffers.push(libc::iovec {
                 iov_base: slice.ptr_guard_mut().as_ptr().cast(),
                 iov_len: slice.len(),
             });
-        }
+        };
+        host_slices(memory, segment.address, segment.len as usize, push).ok()?;
     }
     Some(buffers)
 }

@@ -4,7 +4,7 @@ use caraway_devices::GuestMemory;
 use vm_memory::{Address, Bytes, GuestAddress};
 
 use super::raw::SECTOR;
-use crate::queue::{Chain, Segment};
+use crate::queue::{Chain, Segment, Segments};
 
 /// `struct virtio_blk_outhdr`.
 const HEADER: u32 = 16;
@@ -39,13 +39,13 @@ pub(crate) enum Status {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Request {
     /// Fill `data` from byte `offset`.
-    Read { offset: u64, data: Vec<Segment> },
+    Read { offset: u64, data: Segments },
     /// Write `data` at byte `offset`.
-    Write { offset: u64, data: Vec<Segment> },
+    Write { offset: u64, data: Segments },
     /// Make everything written so far durable.
     Flush,
     /// Fill `data` with the serial number.
-    Identify { data: Vec<Segment> },
+    Identify { data: Segments },
     /// The bytes are not needed any more.
     Discard { offset: u64, len: u64 },
     /// The bytes are to be zero; their blocks may be given back if `unmap`.
@@ -132,7 +132,7 @@ impl Disk {
     fn range(
         &self,
         memory: &GuestMemory,
-        mut data: Vec<Segment>,
+        mut data: Segments,
         kind: u32,
     ) -> Result<Request, Status> {
         if total(&data) != u64::from(RANGE) {
@@ -172,7 +172,7 @@ pub(crate) fn total(segments: &[Segment]) -> u64 {
 }
 
 /// Cuts the last byte off and says where it is.
-fn take_last_byte(segments: &mut Vec<Segment>) -> Option<GuestAddress> {
+fn take_last_byte(segments: &mut Segments) -> Option<GuestAddress> {
     let last = segments.last_mut()?;
     last.len -= 1;
     let address = last.address.checked_add(u64::from(last.len))?;
@@ -183,10 +183,7 @@ fn take_last_byte(segments: &mut Vec<Segment>) -> Option<GuestAddress> {
 }
 
 /// Cuts the first `N` bytes off and reads them, however the driver cut them into segments.
-fn take_front<const N: usize>(
-    memory: &GuestMemory,
-    segments: &mut Vec<Segment>,
-) -> Option<[u8; N]> {
+fn take_front<const N: usize>(memory: &GuestMemory, segments: &mut Segments) -> Option<[u8; N]> {
     let mut bytes = [0; N];
     let mut filled = 0;
     let mut used = 0;

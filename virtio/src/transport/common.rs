@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use caraway_devices::GuestMemory;
 use serde::{Deserialize, Serialize};
-use virtio_queue::{Queue, QueueT};
 use vm_memory::GuestAddress;
 
 use super::layout::COMMON_SIZE;
 use super::signals::Signals;
 use crate::queue::Virtqueue;
+use crate::split::{SplitConfig, SplitError, SplitRing};
 
 /// Offsets of the registers in `struct virtio_pci_common_cfg`.
 mod register {
@@ -64,20 +65,25 @@ impl QueueSetup {
         }
     }
 
-    /// The ring as the driver described it, not yet checked against memory.
+    /// The ring as the driver described it, with `EVENT_IDX` or without.
     ///
     /// # Errors
-    /// Whatever of size and alignment is wrong.
-    pub(crate) fn ring(&self, max_size: u16) -> Result<Queue, virtio_queue::Error> {
-        let mut ring = Queue::new(max_size)?;
-        ring.try_set_size(self.size)?;
-        ring.try_set_desc_table_address(GuestAddress(self.desc))?;
-        ring.try_set_avail_ring_address(GuestAddress(self.driver))?;
-        ring.try_set_used_ring_address(GuestAddress(self.device))?;
-        ring.set_next_avail(self.next_avail);
-        ring.set_next_used(self.next_used);
-        ring.set_ready(true);
-        Ok(ring)
+    /// Whatever of size, alignment and place is wrong.
+    pub(crate) fn ring(
+        &self,
+        memory: &GuestMemory,
+        event_idx: bool,
+    ) -> Result<SplitRing, SplitError> {
+        let config = SplitConfig {
+            size: self.size,
+            table: GuestAddress(self.desc),
+            available: GuestAddress(self.driver),
+            used: GuestAddress(self.device),
+            next_available: self.next_avail,
+            next_used: self.next_used,
+            event_idx,
+        };
+        SplitRing::new(memory, config)
     }
 }
 

@@ -1,17 +1,16 @@
 //! The virtio-pci transport, modern devices only (section 4.1).
 
-use std::fmt;
 use std::io;
 use std::sync::Arc;
 
 use caraway_devices::pci::{ConfigSpace, Msix, MsixError, PciFunction};
 use caraway_devices::{GuestMemory, InterruptLine, MsiProvider};
 use parking_lot::Mutex;
-use virtio_queue::QueueT;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::device::VirtioDevice;
 use crate::queue::Virtqueue;
+use crate::split::{SplitError, SplitRing};
 
 mod common;
 mod layout;
@@ -217,22 +216,15 @@ impl<D: VirtioDevice> VirtioPci<D> {
         }
     }
 
-    /// Whether the driver's description of queue `index` holds: alignment, and rings in RAM.
-    fn check_queue(&self, common: &Common, index: u16) -> Result<virtio_queue::Queue, BadQueue> {
-        let slot = common
-            .queues
-            .get(usize::from(index))
-            .ok_or(BadQueue::NotRam(index))?;
-        let mut ring = slot
-            .setup
-            .ring(slot.max_size)
-            .map_err(|source| BadQueue::Setup(index, source))?;
-        ring.set_event_idx(common.driver_features & status::EVENT_IDX != 0);
-        if ring.is_valid(&self.memory) && slot.setup.driver != 0 {
-            Ok(ring)
-        } else {
-            Err(BadQueue::NotRam(index))
-        }
+    /// Queue `index` as the driver described it, with the longest that it may be: alignment, and rings in
+    /// RAM.
+    fn check_queue(&self, common: &Common, index: u16) -> Result<(SplitRing, u16), BadQueue> {
+        let bad = |source| BadQueue { index, source };
+        let slot = common.queues.get(usize::from(index));
+        let slot = slot.ok_or(bad(SplitError::Size(0)))?;
+        let event_idx = common.driver_features & status::EVENT_IDX != 0;
+        let ring = slot.setup.ring(&self.memory, event_idx).map_err(bad)?;
+        Ok((ring, slot.max_size))
     }
 
     fn enable_queue(&self, common: &mut Common, index: u16) {
@@ -248,8 +240,8 @@ impl<D: VirtioDevice> VirtioPci<D> {
     }
 
     fn start_queue(&self, common: &mut Common, index: u16) {
-        let queue = match self.check_queue(common, index) {
-            Ok(ring) => ring,
+        let (ring, max_size) = match self.check_queue(common, index) {
+            Ok(checked) => checked,
             Err(bad) => return self.signals.fail(&bad),
         };
         let Some(doorbell) = self.doorbells.get(usize::from(index)) else {
@@ -260,8 +252,8 @@ impl<D: VirtioDevice> VirtioPci<D> {
             Err(error) => return self.signals.fail(&format_args!("no eventfd: {error}")),
         };
         let queue = Arc::new(Virtqueue::new(
-            index,
-            queue,
+            (index, max_size),
+            ring,
             self.memory.clone(),
             Arc::clone(&self.signals),
             doorbell,
@@ -352,19 +344,11 @@ impl<D: VirtioDevice> VirtioPci<D> {
 }
 
 /// A queue that the driver described wrongly.
-#[derive(Debug)]
-enum BadQueue {
-    Setup(u16, virtio_queue::Error),
-    NotRam(u16),
-}
-
-impl fmt::Display for BadQueue {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Setup(index, error) => write!(f, "queue {index} is set up wrongly: {error}"),
-            Self::NotRam(index) => write!(f, "a ring of queue {index} is not in RAM"),
-        }
-    }
+#[derive(Debug, thiserror::Error)]
+#[error("queue {index} is set up wrongly: {source}")]
+struct BadQueue {
+    index: u16,
+    source: SplitError,
 }
 
 /// Whether the driver took only what was offered, and what a modern driver must take.
