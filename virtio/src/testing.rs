@@ -13,6 +13,8 @@ use vmm_sys_util::eventfd::EventFd;
 use crate::device::VirtioDevice;
 use crate::transport::{NotifyRegistrar, VirtioPci};
 
+pub(crate) use crate::transport::EVENT_IDX;
+
 pub(crate) const NEXT: u16 = 1;
 pub(crate) const WRITE: u16 = 2;
 pub(crate) const INDIRECT: u16 = 4;

@@ -2,7 +2,6 @@
 
 use std::ops::ControlFlow;
 
-use super::receive::get;
 use super::{Inner, feature, offloads_of};
 use crate::queue::{Chain, Virtqueue};
 
@@ -22,7 +21,7 @@ mod class {
 }
 
 /// The longest command: tables of addresses that a driver may fill with more than have room.
-const LONGEST: u64 = 16 << 10;
+const LONGEST: usize = 16 << 10;
 
 /// Obeys every command in `queue`.
 pub(super) fn serve(inner: &mut Inner, queue: &Virtqueue) {
@@ -49,10 +48,11 @@ pub(super) fn serve(inner: &mut Inner, queue: &Virtqueue) {
 }
 
 fn read(queue: &Virtqueue, chain: &Chain) -> Option<Vec<u8>> {
-    let length: u64 = chain.readable.iter().map(|s| u64::from(s.len)).sum();
-    let mut command = vec![0; length.min(LONGEST + 1) as usize];
-    get(queue.memory(), chain.readable.iter(), 0, &mut command).ok()?;
-    (length <= LONGEST).then_some(command)
+    let mut command = Vec::new();
+    chain
+        .read(queue.memory(), 0, LONGEST + 1, &mut command)
+        .ok()?;
+    (command.len() <= LONGEST).then_some(command)
 }
 
 impl Inner {

@@ -46,6 +46,11 @@ impl Meter {
         }
     }
 
+    /// Whether anything is limited; asking for the time costs something.
+    pub(super) fn is_needed(&self) -> bool {
+        self.bytes.is_some() || self.packets.is_some()
+    }
+
     /// When the next frame may pass, whatever its length: what is too much of it is paid off by those
     /// after it. `None` if it may now.
     pub(super) fn wait(&self, now: Nanos) -> Option<Nanos> {

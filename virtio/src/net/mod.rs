@@ -12,6 +12,7 @@ mod control;
 mod filter;
 mod header;
 mod limits;
+mod pieces;
 mod receive;
 #[cfg(test)]
 mod tests;
@@ -229,7 +230,7 @@ struct Turn(usize);
 impl Turn {
     const BYTES: usize = 256 << 10;
     /// What a frame costs beside its bytes.
-    const FRAME: usize = 1 << 10;
+    const FRAME: usize = 4 << 10;
 
     fn new() -> Self {
         Self(Self::BYTES)
@@ -259,8 +260,16 @@ struct Terms<'a> {
 }
 
 impl Terms<'_> {
+    /// When the next frame may pass; `None` if it may now.
+    fn wait(&self) -> Option<Nanos> {
+        let meter = self.meter.is_needed().then_some(&*self.meter);
+        meter.and_then(|meter| meter.wait(self.clock.now()))
+    }
+
     fn passed(&mut self, bytes: usize) {
-        self.meter.passed(bytes, self.clock.now());
+        if self.meter.is_needed() {
+            self.meter.passed(bytes, self.clock.now());
+        }
         self.counters.passed(bytes);
     }
 }

@@ -4,19 +4,23 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 
-use caraway_devices::GuestMemory;
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryError, VolatileSlice};
+use vm_memory::{GuestMemoryError, VolatileSlice};
 
 use super::backend::{Backend, LONGEST};
 use super::filter::Mac;
 use super::header::Header;
+use super::pieces::{Pieces, after, get, pieces, put};
 use super::{Served, Terms, Turn};
-use crate::queue::{Chain, Segment, Virtqueue};
+use crate::queue::{Chain, Virtqueue};
 
 /// Segments that are kept ready at most, but for those of one more chain; the kernel takes 1024.
 const SEGMENTS: usize = 512;
 /// Room that is kept ready where no frame is longer than an Ethernet's.
 const ORDINARY: usize = 2048;
+/// Room for any frame.
+const ANY: usize = Header::SIZE + LONGEST;
+/// For how many frames after a long one room for another is kept ready.
+const LONG: u32 = 64;
 
 /// The device's end of a receive queue.
 pub(super) struct Receive {
@@ -28,6 +32,9 @@ pub(super) struct Receive {
     segments: usize,
     /// What of a frame had no room in them.
     spill: Box<[u8]>,
+    /// For how many more frames room for a long one is kept ready: its many pieces would cost each short
+    /// one as much as the frame itself, and the first long one is only copied once more.
+    long: u32,
     /// A frame whose rest waits in `spill` for more buffers.
     waiting: Option<Frame>,
     used: Vec<(u16, u32)>,
@@ -49,6 +56,7 @@ impl Receive {
             room: 0,
             segments: 0,
             spill: vec![0; LONGEST].into(),
+            long: 0,
             waiting: None,
             used: Vec::new(),
         }
@@ -87,7 +95,7 @@ impl Receive {
         queue.refuse_doorbell();
         let mut turn = Turn::new();
         let served = loop {
-            if let Some(at) = terms.meter.wait(terms.clock.now()) {
+            if let Some(at) = terms.wait() {
                 break Served::Until(at);
             }
             if turn.is_over() {
@@ -142,20 +150,25 @@ impl Receive {
                 placed,
             }));
         }
-        let wanted = match (terms.mergeable, terms.guest.segments()) {
-            (true, true) => Header::SIZE + LONGEST,
-            (true, false) => ORDINARY,
-            (false, _) => 1,
+        let (wanted, chains) = match terms.mergeable {
+            true if self.long > 0 && terms.guest.segments() => (ANY, usize::MAX),
+            true => (ORDINARY, usize::MAX),
+            false => (1, 1),
         };
         self.gather(queue, wanted);
         if self.held.is_empty() {
             return Ok(None);
         }
-        let chains = if terms.mergeable { usize::MAX } else { 1 };
         let segments = self.held.iter().take(chains).flat_map(|c| &c.writable);
-        let room = slices(queue.memory(), segments, Header::SIZE)
+        let count = if terms.mergeable { wanted } else { ANY };
+        let room = pieces(queue.memory(), segments, count)
             .map_err(|_| io::Error::from(ErrorKind::InvalidInput))?;
+        let room: Pieces<'_> = after(&room, Header::SIZE).collect();
         let (header, length) = backend.receive(&room, &mut self.spill)?;
+        self.long = match length > ORDINARY {
+            true => LONG,
+            false => self.long.saturating_sub(1),
+        };
         let placed = room.iter().map(VolatileSlice::len).sum::<usize>();
         Ok(Some(Frame {
             header,
@@ -210,50 +223,38 @@ impl Receive {
             self.waiting = Some(frame);
             return Ok(false);
         }
-        let memory = queue.memory();
+        let segments = self.held.iter().flat_map(|chain| &chain.writable);
+        let room = pieces(queue.memory(), segments, needed)?;
         let rest = &self.spill[..frame.length - frame.placed];
-        put(memory, self.places(), Header::SIZE + frame.placed, rest)?;
+        put(&room, Header::SIZE + frame.placed, rest);
         let mut target: Mac = [0; 6];
-        get(memory, self.places(), Header::SIZE, &mut target)?;
+        get(&room, Header::SIZE, &mut target);
         if frame.length < target.len() || !terms.filter.wants(target, terms.mac) {
             // It is for others; its bytes lie in buffers that the driver does not get.
             return Ok(true);
         }
-        self.complete(queue, frame, needed, terms)?;
+        self.settle(needed);
+        let header = frame.header.for_driver(terms.guest);
+        put(&room, 0, &header.to_bytes(self.used.len() as u16));
+        queue.complete_together(&self.used);
         terms.passed(frame.length);
         Ok(true)
     }
 
-    fn places(&self) -> impl Iterator<Item = &Segment> {
-        self.held.iter().flat_map(|chain| &chain.writable)
-    }
-
-    fn complete(
-        &mut self,
-        queue: &Virtqueue,
-        frame: Frame,
-        needed: usize,
-        terms: &Terms<'_>,
-    ) -> Result<(), GuestMemoryError> {
+    /// Lets go of the chains that `needed` bytes take, which are `used` then.
+    fn settle(&mut self, needed: usize) {
         self.used.clear();
         let mut left = needed;
-        for chain in &self.held {
-            let written = left.min(length(chain));
+        while left > 0
+            && let Some(chain) = self.held.pop_front()
+        {
+            let room = length(&chain);
+            let written = left.min(room);
             self.used.push((chain.head, written as u32));
             left -= written;
-            if left == 0 {
-                break;
-            }
-        }
-        let header = frame.header.for_driver(terms.guest);
-        let bytes = header.to_bytes(self.used.len() as u16);
-        put(queue.memory(), self.places(), 0, &bytes)?;
-        for chain in self.held.drain(..self.used.len()) {
-            self.room -= length(&chain);
+            self.room -= room;
             self.segments -= chain.writable.len();
         }
-        queue.complete_together(&self.used);
-        Ok(())
     }
 }
 
@@ -270,68 +271,4 @@ fn length(chain: &Chain) -> usize {
     // A driver may name the same memory many times: more than is ever wanted is as good as that.
     let total: u64 = chain.writable.iter().map(|s| u64::from(s.len)).sum();
     total.min(1 << 31) as usize
-}
-
-/// The host's memory behind `segments`, without their first `skip` bytes.
-pub(super) fn slices<'a>(
-    memory: &'a GuestMemory,
-    segments: impl Iterator<Item = &'a Segment>,
-    skip: usize,
-) -> Result<Vec<VolatileSlice<'a>>, GuestMemoryError> {
-    let mut slices = Vec::with_capacity(8);
-    for (address, count) in after(segments, skip, usize::MAX) {
-        for slice in GuestMemoryBackend::get_slices(memory, address, count) {
-            slices.push(slice?);
-        }
-    }
-    Ok(slices)
-}
-
-/// Copies what `segments` hold from byte `skip` on.
-pub(super) fn get<'a>(
-    memory: &GuestMemory,
-    segments: impl Iterator<Item = &'a Segment>,
-    skip: usize,
-    bytes: &mut [u8],
-) -> Result<(), GuestMemoryError> {
-    let mut done = 0;
-    for (address, count) in after(segments, skip, bytes.len()) {
-        memory.read_slice(&mut bytes[done..done + count], address)?;
-        done += count;
-    }
-    Ok(())
-}
-
-fn put<'a>(
-    memory: &GuestMemory,
-    segments: impl Iterator<Item = &'a Segment>,
-    skip: usize,
-    bytes: &[u8],
-) -> Result<(), GuestMemoryError> {
-    let mut done = 0;
-    for (address, count) in after(segments, skip, bytes.len()) {
-        memory.write_slice(&bytes[done..done + count], address)?;
-        done += count;
-    }
-    Ok(())
-}
-
-/// Where `count` bytes of `segments` are, from byte `skip` on.
-fn after<'a>(
-    segments: impl Iterator<Item = &'a Segment>,
-    mut skip: usize,
-    mut count: usize,
-) -> impl Iterator<Item = (GuestAddress, usize)> {
-    segments
-        .map_while(move |segment| {
-            if count == 0 {
-                return None;
-            }
-            let before = skip.min(segment.len as usize);
-            skip -= before;
-            let now = (segment.len as usize - before).min(count);
-            count -= now;
-            Some((GuestAddress(segment.address.0 + before as u64), now))
-        })
-        .filter(|(_, now)| *now > 0)
 }

@@ -258,6 +258,29 @@ fn a_frame_goes_out_whatever_pieces_it_is_in() {
 }
 
 #[test]
+fn a_driver_that_sent_rings_again_only_after_a_look_found_nothing() {
+    let (mut machine, bench) = ready_for(!EVENT_IDX);
+    let bell = machine.pci.queue_events()[usize::from(TX)]
+        .try_clone()
+        .unwrap();
+    let need_not_ring = |machine: &Machine<Net>| machine.get(used_ring(TX)) == [1_u8, 0];
+
+    send(&mut machine, [0; 12], &frame(MAC, 60), 1);
+    machine.notify(TX);
+    let after_a_frame = (need_not_ring(&machine), bell.read().is_ok());
+    machine.submit(TX, &[readable(BUFFERS, 72)]);
+    machine.pci.process_queue(TX);
+    let after_another = (need_not_ring(&machine), bell.read().is_ok());
+    machine.pci.process_queue(TX);
+    let after_none = (need_not_ring(&machine), bell.read().is_ok());
+
+    assert_eq!(bench.hosts[0].lock().frames().len(), 2);
+    assert_eq!(after_a_frame, (true, true));
+    assert_eq!(after_another, (true, true));
+    assert_eq!(after_none, (false, false));
+}
+
+#[test]
 fn an_indirect_frame_goes_out() {
     let (mut machine, bench) = ready();
     let (at, table) = (BUFFERS, BUFFERS + 0x1000);
@@ -376,6 +399,22 @@ fn a_long_frame_takes_as_many_buffers_as_it_needs() {
 
     let expected = [(9, frame(MAC, 9000)), (1, frame(MAC, 60))];
     assert_eq!(received(&mut machine, 1024), expected);
+}
+
+#[test]
+fn frames_long_and_short_come_in_whole_whatever_came_before() {
+    let (mut machine, bench) = ready();
+    let lengths = [60_usize, 9000, 8000, 60].into_iter().chain([1000; 70]);
+    for length in lengths.chain([7000, 1514, 60]) {
+        let buffers = (length + 12).div_ceil(1024);
+        give(&mut machine, buffers as u64, 1024);
+        comes(&bench, frame(MAC, length));
+
+        machine.device().serve_pair(0);
+
+        let expected = [(buffers as u16, frame(MAC, length))];
+        assert_eq!(received(&mut machine, 1024), expected);
+    }
 }
 
 #[test]

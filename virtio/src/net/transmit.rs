@@ -1,12 +1,11 @@
 //! Frames from the guest: straight out of its buffers.
 
 use std::io::{self, ErrorKind};
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::backend::{Backend, LONGEST};
 use super::header::Header;
-use super::receive::{get, slices};
+use super::pieces::{Pieces, after, get, pieces};
 use super::{Served, Terms, Turn};
 use crate::queue::{Chain, Virtqueue};
 
@@ -38,39 +37,53 @@ impl Transmit {
         let Some(queue) = &self.queue else {
             return Served::Done;
         };
-        if let Some(at) = terms.meter.wait(terms.clock.now()) {
+        if let Some(at) = terms.wait() {
             return Served::Until(at);
         }
-        let (mut turn, mut served) = (Turn::new(), Served::Done);
-        queue.serve(|chain| {
-            match send(queue, &chain, backend, terms) {
+        let mut turn = Turn::new();
+        let mut any = false;
+        queue.refuse_doorbell();
+        let served = loop {
+            let Some(chain) = queue.pop() else {
+                // After frames there is one more look before the driver has to ring: it often has more
+                // by then, and ringing takes it longer than looking takes us.
+                if any || queue.want_doorbell() {
+                    queue.ring();
+                }
+                break Served::Done;
+            };
+            let sent = send(queue, &chain, backend, terms);
+            match &sent {
                 Ok(length) => {
-                    turn.pass(length);
-                    terms.passed(length);
+                    turn.pass(*length);
+                    terms.passed(*length);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     // Whoever waits for the host's room comes back.
                     queue.unpop();
-                    return ControlFlow::Break(());
+                    break Served::Done;
                 }
-                Err(error) => {
+                Err(_) => {
                     turn.pass(0);
                     terms.counters.dropped();
-                    if error.kind() == ErrorKind::ConnectionReset {
-                        served = Served::Lost(error);
-                    }
                 }
             }
             queue.complete(chain.head, 0);
-            if let Some(at) = terms.meter.wait(terms.clock.now()) {
-                served = Served::Until(at);
-            } else if turn.is_over() {
-                queue.ring();
-            } else if matches!(served, Served::Done) {
-                return ControlFlow::Continue(());
+            any = true;
+            match sent {
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => {
+                    break Served::Lost(error);
+                }
+                _ => {}
             }
-            ControlFlow::Break(())
-        });
+            if let Some(at) = terms.wait() {
+                break Served::Until(at);
+            }
+            if turn.is_over() {
+                queue.ring();
+                break Served::Done;
+            }
+        };
         queue.interrupt();
         served
     }
@@ -93,13 +106,14 @@ fn send(
     if !terms.link_up {
         return Err(ErrorKind::NotConnected.into());
     }
+    let all = pieces(queue.memory(), &chain.readable, Header::SIZE + length).map_err(bad)?;
     // Copied once: the driver may change it meanwhile, and what was checked is what is sent.
     let mut header = [0; Header::SIZE];
-    get(queue.memory(), chain.readable.iter(), 0, &mut header).map_err(bad)?;
+    get(&all, 0, &mut header);
     let header = Header::from_bytes(&header)
         .checked(terms.host)
         .map_err(|error| io::Error::new(ErrorKind::InvalidInput, error))?;
-    let frame = slices(queue.memory(), chain.readable.iter(), Header::SIZE).map_err(bad)?;
+    let frame: Pieces<'_> = after(&all, Header::SIZE).collect();
     backend.send(header, &frame)?;
     Ok(length)
 }

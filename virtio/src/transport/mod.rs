@@ -22,6 +22,8 @@ mod tests;
 
 pub(crate) use signals::Signals;
 pub use state::VirtioPciState;
+#[cfg(test)]
+pub(crate) use status::EVENT_IDX;
 
 use common::{Action, Common, QueueSetup};
 use layout::Region;

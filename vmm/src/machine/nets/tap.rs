@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use caraway_virtio::net::{Backend, Header, Offloads};
+use smallvec::SmallVec;
 use vm_memory::VolatileSlice;
 
 use super::guest_vector;
@@ -99,6 +100,9 @@ impl TapError {
         }
     }
 }
+
+/// A frame's pieces, as the kernel takes them.
+type Vectors = SmallVec<[libc::iovec; 4]>;
 
 /// One queue of a tap.
 pub struct Tap {
@@ -281,7 +285,7 @@ impl Backend for Tap {
 
     fn send(&mut self, header: Header, frame: &[VolatileSlice<'_>]) -> io::Result<()> {
         let mut header = header.to_bytes(0);
-        let mut vectors = Vec::with_capacity(frame.len() + 1);
+        let mut vectors = Vectors::new();
         vectors.push(vector(&mut header));
         vectors.extend(frame.iter().map(guest_vector));
         let (fd, first, count) = (self.as_raw_fd(), vectors.as_ptr(), vectors.len());
@@ -299,7 +303,7 @@ impl Backend for Tap {
         spill: &mut [u8],
     ) -> io::Result<(Header, usize)> {
         let mut header = [0; Header::SIZE];
-        let mut vectors = Vec::with_capacity(room.len() + 2);
+        let mut vectors = Vectors::new();
         vectors.push(vector(&mut header));
         vectors.extend(room.iter().map(guest_vector));
         vectors.push(vector(spill));
