@@ -6,7 +6,9 @@ export CARAWAY_CACHE
 CARGO ?= cargo
 # Where cargo puts what it builds: the tests start the program from there.
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
-export CARAWAY_BIN ?= $(TARGET_DIR)/release/caraway
+# What the program is built as. `dev` shares with the tests whatever it depends on.
+PROFILE ?= release
+export CARAWAY_BIN ?= $(TARGET_DIR)/$(PROFILE:dev=debug)/caraway
 DENY = $(or $(shell command -v cargo-deny),$(CARAWAY_CACHE)/cargo-deny-0.20.2/bin/cargo-deny)
 
 ifneq ($(shell $(CARGO) nextest --version 2>/dev/null),)
@@ -26,7 +28,11 @@ help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 build: ## the caraway program, optimised
-	$(CARGO) build --release -p caraway
+ifeq ($(PROFILE),dev)
+	$(RUN_TESTS) --no-run
+else
+	$(CARGO) build --profile $(PROFILE) -p caraway
+endif
 
 demo: install-build build ## boot the built-in guest on a SPICE display
 	$(CARAWAY_BIN) demo
