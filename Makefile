@@ -29,7 +29,7 @@ help: ## this list
 
 build: ## the caraway program, optimised
 ifeq ($(PROFILE),dev)
-	$(RUN_TESTS) --no-run
+	$(CARGO) test --no-run --workspace
 else
 	$(CARGO) build --profile $(PROFILE) -p caraway
 endif
