@@ -6,9 +6,7 @@ export CARAWAY_CACHE
 CARGO ?= cargo
 # Where cargo puts what it builds: the tests start the program from there.
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
-# What the program is built as. `dev` shares with the tests whatever it depends on.
-PROFILE ?= release
-export CARAWAY_BIN ?= $(TARGET_DIR)/$(PROFILE:dev=debug)/caraway
+export CARAWAY_BIN ?= $(TARGET_DIR)/release/caraway
 DENY = $(or $(shell command -v cargo-deny),$(CARAWAY_CACHE)/cargo-deny-0.20.2/bin/cargo-deny)
 
 ifneq ($(shell $(CARGO) nextest --version 2>/dev/null),)
@@ -28,11 +26,7 @@ help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 build: ## the caraway program, optimised
-ifeq ($(PROFILE),dev)
-	$(CARGO) test --no-run --workspace
-else
-	$(CARGO) build --profile $(PROFILE) -p caraway
-endif
+	$(CARGO) build --release -p caraway
 
 demo: install-build build ## boot the built-in guest on a SPICE display
 	$(CARAWAY_BIN) demo
