@@ -16,15 +16,24 @@ const MIB: u64 = 128;
 /// The same in huge pages.
 const PAGES: u64 = MIB / 2;
 const FOLDER: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB";
+const KSM: &str = "/sys/kernel/mm/ksm";
+/// MiB of pages that differ from each other.
+const FILLED: u64 = 48;
 
-fn config(options: Value) -> Value {
+fn config(fill: u64, options: Value) -> Value {
     let memory = merge(json!({ "size": format!("{MIB}M") }), options);
-    merge(bare_config("test=memory hold"), json!({ "memory": memory }))
+    let cmdline = format!("test=memory fill={fill} hold");
+    merge(bare_config(&cmdline), json!({ "memory": memory }))
 }
 
 /// Starts a guest that has written to its memory.
 fn start(options: Value) -> Vm {
-    let vm = Vm::start(&config(options));
+    start_filled(0, options)
+}
+
+/// The same, to every page of `mib` MiB.
+fn start_filled(mib: u64, options: Value) -> Vm {
+    let vm = Vm::start(&config(mib, options));
     vm.wait_for_serial("ok memory\r\n");
     vm
 }
@@ -86,7 +95,10 @@ impl Drop for Reservation {
 }
 
 fn set_reserved(pages: u64) {
-    let script = format!("echo {pages} > {FOLDER}/nr_hugepages");
+    as_root(&format!("echo {pages} > {FOLDER}/nr_hugepages"));
+}
+
+fn as_root(script: &str) {
     // SAFETY: it only asks.
     let mut command = match unsafe { libc::geteuid() } {
         0 => Command::new("sh"),
@@ -96,8 +108,44 @@ fn set_reserved(pages: u64) {
             command
         }
     };
-    let output = run(command.args(["-c", &script]), Duration::from_secs(60));
+    let output = run(command.args(["-c", script]), Duration::from_secs(60));
     assert!(output.status.success(), "{script}: {output:?}");
+}
+
+/// The kernel looks for equal pages, and quickly, for as long as this value is there.
+struct Merging(Vec<(&'static str, String)>);
+
+impl Merging {
+    fn start() -> Self {
+        let wanted = [
+            ("pages_to_scan", "10000"),
+            ("sleep_millisecs", "10"),
+            ("run", "1"),
+        ];
+        let before = wanted.map(|(name, _)| {
+            let text = fs::read_to_string(format!("{KSM}/{name}")).unwrap();
+            (name, text.trim().to_owned())
+        });
+        let this = Self(before.into());
+        for (name, value) in wanted {
+            as_root(&format!("echo {value} > {KSM}/{name}"));
+        }
+        this
+    }
+}
+
+impl Drop for Merging {
+    fn drop(&mut self) {
+        for (name, value) in &self.0 {
+            as_root(&format!("echo {value} > {KSM}/{name}"));
+        }
+    }
+}
+
+/// KiB of a field of a machine's memory.
+fn kib(vm: &Vm, name: &str) -> u64 {
+    let value = field(&mapping(vm), name);
+    value.trim_end_matches(" kB").parse().unwrap()
 }
 
 #[test]
@@ -123,12 +171,28 @@ fn memory_may_be_merged_and_made_of_huge_pages_where_the_host_finds_some() {
 }
 
 #[test]
+fn pages_that_two_machines_have_alike_are_kept_once() {
+    let _merging = Merging::start();
+    let machines = [(); 2].map(|()| start_filled(FILLED, json!({ "mergeable": true })));
+
+    // A page that two have counts a half for each.
+    wait_for("pages kept once", || {
+        let shares = machines.iter().map(|vm| kib(vm, "Pss"));
+        (shares.sum::<u64>() < FILLED * 1024 * 105 / 100).then_some(())
+    });
+
+    for vm in &machines {
+        assert!(kib(vm, "Rss") >= FILLED * 1024);
+    }
+}
+
+#[test]
 fn reserved_huge_pages_are_counted_taken_and_given_back() {
     // More than others may have reserved.
     let wanted = free() + PAGES;
     let too_much = json!({ "size": format!("{}M", 2 * wanted), "hugepages": "2M" });
     let folder = tempfile::tempdir().unwrap();
-    let text = config(too_much).to_string();
+    let text = config(0, too_much).to_string();
     fs::write(folder.path().join("vm.json"), text).unwrap();
     let mut command = Command::new(caraway());
     command.args(["run", "vm.json"]).current_dir(folder.path());

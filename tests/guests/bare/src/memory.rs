@@ -8,13 +8,17 @@ use crate::start_info::StartInfo;
 
 const RAM: u32 = 1;
 const MIB: u64 = 1 << 20;
+const PAGE: usize = 4 << 10;
 /// Below this are the loader's tables and this program.
 const FIRST_FREE: u64 = 4 * MIB;
+/// Well behind all that this program has.
+const FILLED: u64 = 64 * MIB;
 /// As far as `entry.s` maps.
 const MAPPED: u64 = 16 << 30;
 
 /// Prints the map and the sum of its RAM; writes one word in each 16 MiB of it and at each range's
-/// end, each its own address, then reads them all: two addresses of one byte would show.
+/// end, each its own address, then reads them all: two addresses of one byte would show. Then writes to
+/// every page of `fill` MiB (0): no two of them are equal, but another machine's are the same.
 pub fn test(info: &StartInfo) -> Outcome {
     let mut total = 0;
     for range in info.memory() {
@@ -35,6 +39,10 @@ pub fn test(info: &StartInfo) -> Outcome {
             "at {address:#x} is {found:#x}, not {:#x}",
             !address
         );
+    }
+    let filled = info.number("fill", 0) * MIB;
+    for page in (FILLED..FILLED + filled).step_by(PAGE) {
+        write(page, page);
     }
     Ok(())
 }
