@@ -9,10 +9,8 @@ use crate::start_info::StartInfo;
 const RAM: u32 = 1;
 const MIB: u64 = 1 << 20;
 const PAGE: usize = 4 << 10;
-/// Below this are the loader's tables and this program.
-const FIRST_FREE: u64 = 4 * MIB;
-/// Well behind all that this program has.
-const FILLED: u64 = 64 * MIB;
+/// Below this are the loader's tables and this program, which has some 8 MiB.
+const FIRST_FREE: u64 = 16 * MIB;
 /// As far as `entry.s` maps.
 const MAPPED: u64 = 16 << 30;
 
@@ -41,7 +39,7 @@ pub fn test(info: &StartInfo) -> Outcome {
         );
     }
     let filled = info.number("fill", 0) * MIB;
-    for page in (FILLED..FILLED + filled).step_by(PAGE) {
+    for page in (FIRST_FREE..FIRST_FREE + filled).step_by(PAGE) {
         write(page, page);
     }
     Ok(())
