@@ -58,8 +58,6 @@ pub(crate) enum ChainError {
 /// One queue that the driver has enabled. Cheap to share; dead once it is stopped.
 pub struct Virtqueue {
     index: u16,
-    /// Descriptors of a chain at most.
-    longest_chain: u16,
     state: Mutex<State>,
     memory: GuestMemory,
     signals: Arc<Signals>,
@@ -74,10 +72,8 @@ struct State {
 }
 
 impl Virtqueue {
-    /// Queue `index` of a device that makes it of at most `longest_chain` descriptors, which none of its
-    /// chains may exceed (2.7.4).
     pub(crate) fn new(
-        (index, longest_chain): (u16, u16),
+        index: u16,
         ring: SplitRing,
         memory: GuestMemory,
         signals: Arc<Signals>,
@@ -90,7 +86,6 @@ impl Virtqueue {
         };
         Self {
             index,
-            longest_chain,
             state: Mutex::new(state),
             memory,
             signals,
@@ -147,7 +142,8 @@ impl Virtqueue {
             let Some(head) = state.ring.take()? else {
                 return Ok(None);
             };
-            let chain = read_chain(state.ring.table(), head, self.longest_chain, &self.memory);
+            let limit = state.ring.longest_chain();
+            let chain = read_chain(state.ring.table(), head, limit, &self.memory);
             chain.map(Some)
         })
     }

@@ -101,8 +101,9 @@ fn cell(slice: VolatileSlice<'_>, offset: usize) -> Option<&AtomicU16> {
 /// What the driver told about the areas of a queue.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SplitConfig {
-    /// Number of descriptors.
+    /// Number of descriptors, and how many the device allows.
     pub(crate) size: u16,
+    pub(crate) max_size: u16,
     /// Where the descriptor table is, the available ring and the used ring.
     pub(crate) table: GuestAddress,
     pub(crate) available: GuestAddress,
@@ -117,8 +118,10 @@ pub(crate) struct SplitConfig {
 /// Why a driver's description of a queue does not hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SplitError {
-    #[error("its size of {0} is no power of two")]
+    #[error("its size of {0} is no power of two, or too large")]
     Size(u16),
+    #[error("its available ring has no address")]
+    NoAvailableRing,
     #[error("its {area} at {address:#x} is not aligned to {alignment} bytes")]
     Alignment {
         area: &'static str,
@@ -189,8 +192,11 @@ impl SplitRing {
     /// What of it does not hold.
     pub(crate) fn new(memory: &GuestMemory, config: SplitConfig) -> Result<Self, SplitError> {
         let size = config.size;
-        if !size.is_power_of_two() {
+        if !size.is_power_of_two() || size > config.max_size {
             return Err(SplitError::Size(size));
+        }
+        if config.available == GuestAddress(0) {
+            return Err(SplitError::NoAvailableRing);
         }
         let memory = memory.clone();
         let area = |area, address: GuestAddress, alignment, len| {
@@ -230,6 +236,11 @@ impl SplitRing {
 
     pub(crate) fn size(&self) -> u16 {
         self.config.size
+    }
+
+    /// Descriptors of the longest chain that the driver may make (2.7.4).
+    pub(crate) fn longest_chain(&self) -> u16 {
+        self.config.max_size
     }
 
     /// The queue's own descriptors.

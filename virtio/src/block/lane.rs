@@ -442,7 +442,7 @@ fn scatter(memory: &GuestMemory, segments: &[Segment], bytes: &[u8]) -> u32 {
 
 /// Where `segments` are in this process; `None` if one is not in RAM.
 fn host_buffers(memory: &GuestMemory, segments: &[Segment]) -> Option<Buffers> {
-    let mut buffers = Buffers::new();
+    let mut buffers = Buffers::with_capacity(segments.len());
     for segment in segments {
         let push = |slice: VolatileSlice<'_>| {
             buffers.push(libc::iovec {

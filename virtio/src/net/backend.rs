@@ -5,6 +5,7 @@ use std::io;
 use vm_memory::VolatileSlice;
 
 use super::header::{Header, Offloads};
+use super::pieces::{get, put};
 
 /// The longest frame, in bytes: a TCP segment of 64 KiB with its headers, to be cut by whoever gets
 /// it (5.1.6.3.1).
@@ -59,12 +60,7 @@ pub trait Backend: Send {
 /// Puts a frame into `room`, and what has no place there at the start of `spill`, as
 /// [`Backend::receive`] is to. What has no place there either is left out.
 pub fn scatter(frame: &[u8], room: &[VolatileSlice<'_>], spill: &mut [u8]) {
-    let mut rest = frame;
-    for slice in room {
-        let (now, later) = rest.split_at(rest.len().min(slice.len()));
-        slice.copy_from(now);
-        rest = later;
-    }
+    let rest = put(room, 0, frame);
     if let Some(spill) = spill.get_mut(..rest.len()) {
         spill.copy_from_slice(rest);
     }
@@ -74,11 +70,6 @@ pub fn scatter(frame: &[u8], room: &[VolatileSlice<'_>], spill: &mut [u8]) {
 #[must_use]
 pub fn gather(frame: &[VolatileSlice<'_>]) -> Vec<u8> {
     let mut bytes = vec![0; frame.iter().map(VolatileSlice::len).sum()];
-    let mut rest = &mut bytes[..];
-    for slice in frame {
-        let (now, later) = rest.split_at_mut(slice.len());
-        slice.copy_to(now);
-        rest = later;
-    }
+    get(frame, 0, &mut bytes);
     bytes
 }

@@ -1,6 +1,6 @@
 //! How many bytes and frames may pass in one direction.
 
-use caraway_devices::{Nanos, Rate, RateLimit};
+use caraway_devices::{Clock, Nanos, Rate, RateLimit};
 
 /// The limits of one direction; `None` is no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -46,21 +46,26 @@ impl Meter {
         }
     }
 
-    /// Whether anything is limited; asking for the time costs something.
-    pub(super) fn is_needed(&self) -> bool {
-        self.bytes.is_some() || self.packets.is_some()
-    }
-
     /// When the next frame may pass, whatever its length: what is too much of it is paid off by those
     /// after it. `None` if it may now.
-    pub(super) fn wait(&self, now: Nanos) -> Option<Nanos> {
+    pub(super) fn wait(&self, clock: &dyn Clock) -> Option<Nanos> {
+        let now = self.now(clock)?;
         let buckets = [&self.bytes, &self.packets];
         let ready = buckets.into_iter().flatten().map(|b| b.ready_at(1, now));
         ready.max().filter(|at| *at > now)
     }
 
+    /// The time, which costs something to ask for, if anything is limited.
+    fn now(&self, clock: &dyn Clock) -> Option<Nanos> {
+        let is_limited = self.bytes.is_some() || self.packets.is_some();
+        is_limited.then(|| clock.now())
+    }
+
     /// A frame of so many bytes passed.
-    pub(super) fn passed(&mut self, bytes: usize, now: Nanos) {
+    pub(super) fn passed(&mut self, bytes: usize, clock: &dyn Clock) {
+        let Some(now) = self.now(clock) else {
+            return;
+        };
         if let Some(bucket) = &mut self.bytes {
             bucket.take(bytes as u64, now);
         }

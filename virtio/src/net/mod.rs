@@ -262,14 +262,11 @@ struct Terms<'a> {
 impl Terms<'_> {
     /// When the next frame may pass; `None` if it may now.
     fn wait(&self) -> Option<Nanos> {
-        let meter = self.meter.is_needed().then_some(&*self.meter);
-        meter.and_then(|meter| meter.wait(self.clock.now()))
+        self.meter.wait(self.clock)
     }
 
     fn passed(&mut self, bytes: usize) {
-        if self.meter.is_needed() {
-            self.meter.passed(bytes, self.clock.now());
-        }
+        self.meter.passed(bytes, self.clock);
         self.counters.passed(bytes);
     }
 }

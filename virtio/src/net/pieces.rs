@@ -51,14 +51,15 @@ pub(super) fn get(pieces: &[VolatileSlice<'_>], skip: usize, bytes: &mut [u8]) {
     }
 }
 
-/// Copies `bytes` to `pieces` from byte `skip` on, as far as either goes.
-pub(super) fn put(pieces: &[VolatileSlice<'_>], skip: usize, bytes: &[u8]) {
+/// Copies `bytes` to `pieces` from byte `skip` on; those that have no place there.
+pub(super) fn put<'b>(pieces: &[VolatileSlice<'_>], skip: usize, bytes: &'b [u8]) -> &'b [u8] {
     let mut rest = bytes;
     for piece in after(pieces, skip) {
         let (now, later) = rest.split_at(rest.len().min(piece.len()));
         piece.copy_from(now);
         rest = later;
     }
+    rest
 }
 
 #[cfg(test)]
@@ -77,11 +78,12 @@ mod tests {
         let segments = [segment(0, 3), segment(0x100, 4), segment(0x200, 5)];
         let some = pieces(&memory, &segments, 9).unwrap();
 
-        put(&some, 2, b"abcdefghijk");
+        let left = put(&some, 2, b"abcdefghijk");
         let mut found = [b'-'; 8];
         get(&some, 3, &mut found);
 
         assert_eq!(some.iter().map(VolatileSlice::len).sum::<usize>(), 9);
+        assert_eq!(left, b"hijk");
         assert_eq!(&found, b"bcdefg--");
         let rest: Vec<_> = after(&some, 3).map(|piece| piece.len()).collect();
         assert_eq!(rest, [4, 2]);

@@ -52,29 +52,27 @@ impl Transmit {
                 }
                 break Served::Done;
             };
-            let sent = send(queue, &chain, backend, terms);
-            match &sent {
+            let lost = match send(queue, &chain, backend, terms) {
                 Ok(length) => {
-                    turn.pass(*length);
-                    terms.passed(*length);
+                    turn.pass(length);
+                    terms.passed(length);
+                    None
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     // Whoever waits for the host's room comes back.
                     queue.unpop();
                     break Served::Done;
                 }
-                Err(_) => {
+                Err(error) => {
                     turn.pass(0);
                     terms.counters.dropped();
+                    (error.kind() == ErrorKind::ConnectionReset).then_some(error)
                 }
-            }
+            };
             queue.complete(chain.head, 0);
             any = true;
-            match sent {
-                Err(error) if error.kind() == ErrorKind::ConnectionReset => {
-                    break Served::Lost(error);
-                }
-                _ => {}
+            if let Some(error) = lost {
+                break Served::Lost(error);
             }
             if let Some(at) = terms.wait() {
                 break Served::Until(at);

@@ -65,17 +65,19 @@ impl QueueSetup {
         }
     }
 
-    /// The ring as the driver described it, with `EVENT_IDX` or without.
+    /// The ring as the driver described it, of at most `max_size` descriptors, with `EVENT_IDX` or without.
     ///
     /// # Errors
     /// Whatever of size, alignment and place is wrong.
     pub(crate) fn ring(
         &self,
         memory: &GuestMemory,
+        max_size: u16,
         event_idx: bool,
     ) -> Result<SplitRing, SplitError> {
         let config = SplitConfig {
             size: self.size,
+            max_size,
             table: GuestAddress(self.desc),
             available: GuestAddress(self.driver),
             used: GuestAddress(self.device),

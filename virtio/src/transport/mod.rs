@@ -218,15 +218,15 @@ impl<D: VirtioDevice> VirtioPci<D> {
         }
     }
 
-    /// Queue `index` as the driver described it, with the longest that it may be: alignment, and rings in
-    /// RAM.
-    fn check_queue(&self, common: &Common, index: u16) -> Result<(SplitRing, u16), BadQueue> {
+    /// Queue `index` as the driver described it, if that holds: size, alignment, and rings in RAM.
+    fn check_queue(&self, common: &Common, index: u16) -> Result<SplitRing, BadQueue> {
         let bad = |source| BadQueue { index, source };
         let slot = common.queues.get(usize::from(index));
+        // One that does not exist has size 0, as the driver reads it too.
         let slot = slot.ok_or(bad(SplitError::Size(0)))?;
         let event_idx = common.driver_features & status::EVENT_IDX != 0;
-        let ring = slot.setup.ring(&self.memory, event_idx).map_err(bad)?;
-        Ok((ring, slot.max_size))
+        let ring = slot.setup.ring(&self.memory, slot.max_size, event_idx);
+        ring.map_err(bad)
     }
 
     fn enable_queue(&self, common: &mut Common, index: u16) {
@@ -242,8 +242,8 @@ impl<D: VirtioDevice> VirtioPci<D> {
     }
 
     fn start_queue(&self, common: &mut Common, index: u16) {
-        let (ring, max_size) = match self.check_queue(common, index) {
-            Ok(checked) => checked,
+        let ring = match self.check_queue(common, index) {
+            Ok(ring) => ring,
             Err(bad) => return self.signals.fail(&bad),
         };
         let Some(doorbell) = self.doorbells.get(usize::from(index)) else {
@@ -254,7 +254,7 @@ impl<D: VirtioDevice> VirtioPci<D> {
             Err(error) => return self.signals.fail(&format_args!("no eventfd: {error}")),
         };
         let queue = Arc::new(Virtqueue::new(
-            (index, max_size),
+            index,
             ring,
             self.memory.clone(),
             Arc::clone(&self.signals),

@@ -237,6 +237,19 @@ fn a_queue_outside_of_ram_breaks_the_device() {
 }
 
 #[test]
+fn a_queue_without_an_available_ring_breaks_the_device() {
+    let mut machine = Machine::new(Echo::default());
+    machine.negotiate(u64::MAX);
+    machine.write64(reg::QUEUE_DESC, 0x1_0000);
+    machine.write64(reg::QUEUE_DEVICE, 0x3_0000);
+
+    machine.write16(reg::QUEUE_ENABLE, 1);
+
+    assert_eq!(machine.read8(reg::STATUS) & 0x40, 0x40);
+    assert_eq!(machine.read16(reg::QUEUE_ENABLE), 0);
+}
+
+#[test]
 fn a_misaligned_queue_breaks_the_device() {
     let mut machine = Machine::new(Echo::default());
     machine.negotiate(u64::MAX);

@@ -285,7 +285,7 @@ impl Backend for Tap {
 
     fn send(&mut self, header: Header, frame: &[VolatileSlice<'_>]) -> io::Result<()> {
         let mut header = header.to_bytes(0);
-        let mut vectors = Vectors::new();
+        let mut vectors = Vectors::with_capacity(frame.len() + 1);
         vectors.push(vector(&mut header));
         vectors.extend(frame.iter().map(guest_vector));
         let (fd, first, count) = (self.as_raw_fd(), vectors.as_ptr(), vectors.len());
@@ -303,7 +303,7 @@ impl Backend for Tap {
         spill: &mut [u8],
     ) -> io::Result<(Header, usize)> {
         let mut header = [0; Header::SIZE];
-        let mut vectors = Vectors::new();
+        let mut vectors = Vectors::with_capacity(room.len() + 2);
         vectors.push(vector(&mut header));
         vectors.extend(room.iter().map(guest_vector));
         vectors.push(vector(spill));
