@@ -91,6 +91,17 @@ impl Canvas {
         Some(start..start + width as usize)
     }
 
+    /// Those of the `width` pixels of row `y` from `x` that are on the surface, and how many of them are
+    /// to its left.
+    fn part_of_row(&self, x: i64, y: i64, width: usize) -> (usize, &[u32]) {
+        let whole = u32::try_from(y).ok();
+        let whole = whole.and_then(|y| self.row(0, y, self.size.width));
+        let before = usize::try_from(-x).unwrap_or(0).min(width);
+        let start = usize::try_from(x).unwrap_or(0);
+        let part = whole.and_then(|row| row.get(start..(start + width - before).min(row.len())));
+        (before, part.unwrap_or_default())
+    }
+
     /// Puts pixels on row `y` from `x`, noting those that are different. Nothing happens if they
     /// do not all fit.
     pub(crate) fn put_row(&mut self, x: u32, y: u32, row: &[u32]) {
@@ -109,10 +120,9 @@ impl Canvas {
             let piece = ((TILE_WIDTH - x % TILE_WIDTH) as usize).min(row.len());
             let (new, rest) = row.split_at(piece);
             let (old, others) = there.split_at_mut(piece);
-            if new != &*old {
-                let visible = self.format.visible();
-                let differs = |(new, old): (&u32, &u32)| (new ^ old) & visible != 0;
-                if new.iter().zip(&*old).any(differs) {
+            let differing = difference(old, new);
+            if differing != 0 {
+                if differing & self.format.visible() != 0 {
                     self.damage.mark(x, y);
                 }
                 old.copy_from_slice(new);
@@ -227,6 +237,12 @@ impl Canvas {
     pub(crate) fn take_damage(&mut self) -> Vec<Update> {
         self.damage.take()
     }
+}
+
+/// The bits in which pixels differ. Short runs of them are compared faster than a call of `memcmp` is made.
+fn difference(old: &[u32], new: &[u32]) -> u32 {
+    let pixels = std::iter::zip(old, new);
+    pixels.fold(0, |bits, (old, new)| bits | (old ^ new))
 }
 
 #[cfg(test)]

@@ -12,11 +12,11 @@
 
 use caraway_spice::{Point, Rect};
 
-use super::{Canvas, Region};
+use super::{Canvas, Region, difference};
 
 /// Different pixels that are worth a search: a square of 64.
 const LEAST_CHANGE: usize = 64 * 64;
-/// Found pixels, not counting plain ones, that are worth a copy.
+/// Found pixels, not counting plain ones, that are worth a copy however little is drawn.
 const LEAST_GAIN: u64 = 1024;
 /// Pixels of a run that is looked for.
 const RUN: usize = 16;
@@ -36,14 +36,18 @@ const TRIED: usize = 4;
 /// Pixels that are compared at once when a distance is tried.
 const PIECE: usize = 32;
 /// Pixels for which memory is kept between two drawings.
-const KEPT: usize = 1024 * 1024;
+const KEPT: usize = 2 * 1024 * 1024;
 
 /// What a drawing makes different.
 #[derive(Default)]
 pub(super) struct Draft {
     /// At most one for each row of each rectangle.
     spans: Vec<Span>,
+    /// Of the spans, and what is between them; those from `end` on mean nothing.
     pixels: Vec<u32>,
+    end: usize,
+    /// Different pixels.
+    changed: usize,
     /// What a copy's target is to hold.
     target: Vec<u32>,
 }
@@ -92,20 +96,16 @@ impl Canvas {
         mut source: impl FnMut(u32, u32, &mut [u32]) -> bool,
     ) {
         draft.clear();
-        let mut scratch = std::mem::take(&mut self.scratch);
         region.clipped(self.area()).visit(|rect| {
             let (left, width) = (rect.left as u32, rect.width());
-            scratch.resize(width as usize, 0);
             for y in rect.top as u32..rect.bottom as u32 {
-                if !source(left, y, &mut scratch) {
+                if !source(left, y, draft.next_row(width as usize)) {
                     return false;
                 }
-                let there = self.row(left, y, width).unwrap_or_default();
-                draft.note(left, y, there, &scratch);
+                draft.note(left, y, self.row(left, y, width).unwrap_or_default());
             }
             true
         });
-        self.scratch = scratch;
         let found = match distance {
             Some(distance) => Some(draft.explain(self, distance)),
             None => draft.find(self),
@@ -168,31 +168,54 @@ impl Canvas {
 impl Draft {
     fn clear(&mut self) {
         self.spans.clear();
+        (self.end, self.changed) = (0, 0);
+        self.target.clear();
         for pixels in [&mut self.pixels, &mut self.target] {
-            pixels.clear();
+            pixels.truncate(KEPT);
             pixels.shrink_to(KEPT);
         }
     }
 
-    /// Takes what is `new` on row `y` from `x`.
-    fn note(&mut self, x: u32, y: u32, old: &[u32], new: &[u32]) {
-        if old == new || old.len() != new.len() {
+    /// Where a row of new pixels is put before it is noted.
+    fn next_row(&mut self, width: usize) -> &mut [u32] {
+        let end = self.end + width;
+        if self.pixels.len() < end {
+            self.pixels.resize(end, 0);
+        }
+        &mut self.pixels[self.end..end]
+    }
+
+    /// Takes the next row, which goes to row `y` from `x` on, if it is not what is there.
+    fn note(&mut self, x: u32, y: u32, old: &[u32]) {
+        let new = &self.pixels[self.end..self.end + old.len()];
+        // Most rows of most drawings are, and a whole row is compared fastest.
+        if old == new {
             return;
         }
-        // Whole pieces are compared faster than pixels.
-        let mut pieces = old.chunks(PIECE).zip(new.chunks(PIECE));
-        let first = pieces.position(|(old, new)| old != new).unwrap_or(0);
-        let last = pieces.rposition(|(old, new)| old != new);
-        let last = last.map_or(first, |last| first + 1 + last);
-        let end = ((last + 1) * PIECE).min(new.len());
+        let (old_pieces, old_rest) = old.as_chunks::<PIECE>();
+        let (new_pieces, new_rest) = new.as_chunks::<PIECE>();
+        let mut pieces = std::iter::zip(old_pieces, new_pieces);
+        let first = pieces.position(|(old, new)| difference(old, new) != 0);
+        let last = pieces.rposition(|(old, new)| difference(old, new) != 0);
+        let rest = old_rest != new_rest;
+        let whole = new_pieces.len();
+        let Some(first) = first.or(rest.then_some(whole)) else {
+            return;
+        };
         let start = first * PIECE;
+        let end = match last {
+            _ if rest => new.len(),
+            Some(last) => (first + 2 + last) * PIECE,
+            None => start + PIECE,
+        };
         self.spans.push(Span {
             x: x + start as u32,
             y,
-            start: self.pixels.len(),
+            start: self.end + start,
             len: end - start,
         });
-        self.pixels.extend(&new[start..end]);
+        self.changed += end - start;
+        self.end += end;
     }
 
     fn of(&self, span: &Span) -> &[u32] {
@@ -201,20 +224,28 @@ impl Draft {
 
     /// The copy on `canvas` that explains most of the drawing.
     fn find(&self, canvas: &Canvas) -> Option<Explanation> {
-        if self.pixels.len() < LEAST_CHANGE {
+        if self.changed < LEAST_CHANGE {
             return None;
         }
         let runs = self.runs();
         let mut distances = self.distances(canvas, &runs);
         distances.sort_unstable_by_key(|&(_, votes)| std::cmp::Reverse(votes));
+        // A few rows tell the right distance from the others, and mostly that there is none.
         let tried = distances.iter().take(TRIED);
-        let explanations = tried.map(|&(distance, _)| self.explain(canvas, distance));
-        explanations.max_by_key(|explanation| explanation.gain)
+        let samples = tried.map(|&(distance, _)| self.explain_some(canvas, distance, STEP));
+        let best = samples.max_by_key(|sample| sample.gain)?;
+        (best.gain * 2 * STEP as u64 >= self.least_gain())
+            .then(|| self.explain(canvas, best.distance))
     }
 
     /// Whether this explains enough of the drawing.
     fn is_much(&self, explanation: &Explanation) -> bool {
-        explanation.gain >= LEAST_GAIN.max(self.pixels.len() as u64 / 16)
+        explanation.gain >= self.least_gain()
+    }
+
+    /// Found pixels, not counting plain ones, that are enough of the drawing.
+    fn least_gain(&self) -> u64 {
+        LEAST_GAIN.max(self.changed as u64 / 16)
     }
 
     /// Distinctive runs from different places, in the order of their hashes, each hash once.
@@ -294,22 +325,32 @@ impl Draft {
     /// What of the drawing was on `canvas` so far to the left and up. Plain pieces are found
     /// anywhere, and do not count.
     fn explain(&self, canvas: &Canvas, distance: (i64, i64)) -> Explanation {
+        self.explain_some(canvas, distance, 1)
+    }
+
+    /// The same of one row in `step`.
+    fn explain_some(&self, canvas: &Canvas, distance: (i64, i64), step: usize) -> Explanation {
         let (mut gain, mut to) = (0, Rect::default());
-        for span in &self.spans {
-            let Ok(y) = u32::try_from(i64::from(span.y) - distance.1) else {
-                continue;
-            };
-            for (x, piece) in (span.x..).step_by(PIECE).zip(self.of(span).chunks(PIECE)) {
-                let width = piece.len() as u32;
-                let old = u32::try_from(i64::from(x) - distance.0)
-                    .ok()
-                    .and_then(|x| canvas.row(x, y, width));
-                if old == Some(piece) && piece.iter().any(|pixel| *pixel != piece[0]) {
-                    gain += u64::from(width);
+        for span in self.spans.iter().step_by(step) {
+            let (before, old) = canvas.part_of_row(
+                i64::from(span.x) - distance.0,
+                i64::from(span.y) - distance.1,
+                span.len,
+            );
+            // From the first piece on whose old place is all on the surface.
+            let skipped = before.next_multiple_of(PIECE);
+            let old = old.get(skipped - before..).unwrap_or_default();
+            let new = self.of(span).get(skipped..).unwrap_or_default();
+            let pieces = std::iter::zip(old.chunks(PIECE), new.chunks(PIECE));
+            for (x, (old, new)) in (span.x as usize + skipped..).step_by(PIECE).zip(pieces) {
+                let is_whole = old.len() == new.len();
+                if is_whole && difference(old, new) == 0 && new.iter().any(|pixel| *pixel != new[0])
+                {
+                    gain += new.len() as u64;
                     to = to.union(Rect {
                         left: x as i32,
                         top: span.y as i32,
-                        right: (x + width) as i32,
+                        right: (x + new.len()) as i32,
                         bottom: span.y as i32 + 1,
                     });
                 }
