@@ -11,6 +11,9 @@ const GRID: usize = 11;
 const FINE_GRID: usize = 4;
 /// A difference in one channel above which two neighbours are two things: text and its ground.
 const CONTRAST: u8 = 60;
+/// Hundredths that a pair of neighbours which differ a little scores, and that all score on average at most.
+const GRADUAL: i64 = -25;
+const ENOUGH: i64 = -3;
 /// Pixels across and down a block, of which parts are made.
 const BLOCK: usize = 32;
 /// Pixels of a part that is worth an image of its own, and of what is left then.
@@ -51,6 +54,8 @@ fn are_gradual(pixels: &Pixels, columns: Range<usize>, rows: Range<usize>, step:
     // Hundredths: equal neighbours speak for repetitions, and contrasts still more.
     let mut score = 0i64;
     let mut pairs = 0i64;
+    let across = 2 * columns.clone().step_by(step).len() as i64;
+    let mut left = rows.clone().step_by(step).len() as i64 * across;
     for y in rows.step_by(step) {
         let row = pixels.data.get(y * width..).unwrap_or_default();
         let Some((row, below)) = row
@@ -67,13 +72,18 @@ fn are_gradual(pixels: &Pixels, columns: Range<usize>, rows: Range<usize>, step:
                 pairs += 1;
                 score += match difference(row[x], neighbour) {
                     0 => 50,
-                    1..=CONTRAST => -25,
+                    1..=CONTRAST => GRADUAL,
                     _ => 100,
                 };
             }
         }
+        left -= across;
+        // Whatever the others are.
+        if score + left * GRADUAL >= ENOUGH * (pairs + left) {
+            return false;
+        }
     }
-    score < -3 * pairs
+    score < ENOUGH * pairs
 }
 
 /// The largest difference of a channel.
