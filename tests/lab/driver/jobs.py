@@ -112,6 +112,7 @@ def other_devices(guest: Guest, _ryll: Path) -> None:
     """Network, random numbers, the guest's agent and memory, as a stock Debian uses them."""
     caraway = caraways(guest)
     nets.talks_through_a_tap(caraway)
+    nets.takes_a_card_and_lets_it_go(caraway)
     randomness.hwrng_is_random(caraway)
     randomness.generation_reseeds(caraway)
     guest_agent.carries_out_commands(caraway)

@@ -182,7 +182,7 @@ class CarawayGuest(L1Guest):
         return self._ask("PUT", verb, body)
 
     def _ask(self, method: str, verb: str, body: dict | None = None) -> bytes:
-        connection = http.client.HTTPConnection("127.0.0.1", self.api_port, timeout=60 * STRETCH)
+        connection = http.client.HTTPConnection("127.0.0.1", self.api_port, timeout=90 * STRETCH)
         try:
             sent = None if body is None else json.dumps(body)
             connection.request(method, f"/api/v1/{verb}", sent, {"Host": "caraway"})
@@ -255,7 +255,8 @@ class CarawayGuest(L1Guest):
         return [(head["x"], head["y"], head["width"], head["height"]) for head in heads]
 
     def rest(self) -> None:
-        self.get("display.wait?stable=500ms&timeout=60s")
+        """Until the picture has not changed for half a second: X may be drawing still."""
+        self.get(f"display.wait?stable=500ms&timeout={60 * STRETCH:.0f}s")
 
 
 def start_tcg(images: Images, boot: Boot, out: Path) -> Guest:

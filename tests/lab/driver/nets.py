@@ -2,10 +2,12 @@
 
 from console import Failed
 from monitors import CarawayGuest
+from slots import PATIENCE
 
 SECONDS = 5
-TAP_MAC, USER_MAC = "52:54:00:0a:09:02", "52:54:00:0a:00:02"
+TAP_MAC, USER_MAC, LATE_MAC = "52:54:00:0a:09:02", "52:54:00:0a:00:02", "52:54:00:0a:09:03"
 TAP_HOST, TAP_GUEST = "10.9.0.1", "10.9.0.2"
+LATE_HOST, LATE_GUEST = "10.9.1.1", "10.9.1.2"
 # The gateway of L1, which passt gives to the guest as its own; connections to it lead to L1's loopback.
 GATEWAY = "10.0.2.2"
 # One that leads to the guest.
@@ -19,13 +21,17 @@ CONFIG = {
             "mac": USER_MAC,
             "user": {"host_access": True, "forwards": [{"host": f"127.0.0.1:{FORWARDED}", "guest": FORWARDED}]},
         },
-    ]
+    ],
+    "hotplug": {"slots": 1},
 }
 PREPARE = f"""
 module tun
 ip tuntap add tap0 mode tap
 ip addr add {TAP_HOST}/24 dev tap0
 ip link set tap0 up
+ip tuntap add tap1 mode tap
+ip addr add {LATE_HOST}/24 dev tap1
+ip link set tap1 up
 ip route add default via {GATEWAY}
 """
 
@@ -49,6 +55,20 @@ def talks_through_passt(guest: CarawayGuest) -> None:
     guest.serial.run(f"iperf3 --server --daemon --port {FORWARDED}")
     forwarded = received(guest.host(f"iperf3 --client 127.0.0.1 --port {FORWARDED} --time {SECONDS} --format m"))
     print(f"# iperf3 through passt: {told}, by a forward {forwarded:.0f} Mbit/s to the guest", flush=True)
+
+
+def takes_a_card_and_lets_it_go(guest: CarawayGuest) -> None:
+    """A card that comes to the running guest, by its own driver of PCI Express slots, and goes."""
+    guest.put("net.add", {"id": "late", "tap": "tap1", "mac": LATE_MAC})
+    guest.serial.wait_for(f"grep -qx {LATE_MAC} /sys/class/net/*/address", PATIENCE)
+    guest.last_event("device.accepted")
+    card = name_of(guest, LATE_MAC)
+    guest.serial.run(f"ip addr add {LATE_GUEST}/24 dev {card} && ip link set {card} up")
+    serve(guest, LATE_HOST)
+    print(f"# iperf3 through a card that came late: {both_ways(guest, LATE_HOST)}", flush=True)
+    guest.put("net.remove", {"id": "late"})
+    guest.serial.wait_for(f"! grep -qx {LATE_MAC} /sys/class/net/*/address", PATIENCE)
+    guest.last_event("device.removed")
 
 
 def name_of(guest: CarawayGuest, mac: str) -> str:
