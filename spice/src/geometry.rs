@@ -44,6 +44,33 @@ impl Rect {
         }
     }
 
+    /// Its width and its height.
+    pub(crate) fn size(self) -> Size {
+        Size {
+            width: self.width(),
+            height: self.height(),
+        }
+    }
+
+    /// The least rectangle around this one with an even width and an even height that is inside of `limits`; where
+    /// they leave no room for that, the largest inside of this one.
+    pub(crate) fn made_even(self, limits: Self) -> Self {
+        let even = |low: i32, high: i32, least: i32, most: i32| match (high - low) % 2 {
+            0 => (low, high),
+            _ if high < most => (low, high + 1),
+            _ if low > least => (low - 1, high),
+            _ => (low, high - 1),
+        };
+        let (left, right) = even(self.left, self.right, limits.left, limits.right);
+        let (top, bottom) = even(self.top, self.bottom, limits.top, limits.bottom);
+        Self {
+            left,
+            top,
+            right,
+            bottom,
+        }
+    }
+
     /// This rectangle, so many pixels to the right and down. Nothing goes past the ends of `i32`.
     #[must_use]
     pub fn shifted(self, by: Point) -> Self {

@@ -172,6 +172,7 @@ pub(crate) mod display {
     pub(crate) const C_INIT: u16 = 101;
     pub(crate) const C_STREAM_REPORT: u16 = 102;
     pub(crate) const C_PREFERRED_COMPRESSION: u16 = 103;
+    pub(crate) const C_PREFERRED_VIDEO_CODECS: u16 = 105;
 
     pub(crate) const CAP_SIZED_STREAM: u32 = 0;
     pub(crate) const CAP_MONITORS_CONFIG: u32 = 1;
@@ -180,6 +181,8 @@ pub(crate) mod display {
     pub(crate) const CAP_PREF_COMPRESSION: u32 = 6;
     pub(crate) const CAP_MULTI_CODEC: u32 = 8;
     pub(crate) const CAP_CODEC_MJPEG: u32 = 9;
+    pub(crate) const CAP_CODEC_VP8: u32 = 10;
+    pub(crate) const CAP_CODEC_H264: u32 = 11;
     pub(crate) const CAP_PREF_VIDEO_CODEC: u32 = 12;
 
     pub(crate) const SURFACE_FLAGS_PRIMARY: u32 = 1;

@@ -2,7 +2,7 @@
 
 use std::ffi::{c_int, c_uchar};
 use std::mem::MaybeUninit;
-use std::ptr::{null, null_mut};
+use std::ptr::null;
 use std::slice;
 use std::time::Duration;
 
@@ -233,7 +233,7 @@ fn wrap(picture: &I420) -> Result<vpx_image_t, Error> {
             1,
             planes.cast_mut(),
         );
-        (wrapped != null_mut()).then(|| image.assume_init())
+        (!wrapped.is_null()).then(|| image.assume_init())
     };
     image.ok_or(Error::Library {
         codec: Codec::Vp8,

@@ -17,12 +17,14 @@
 //! on it, because `spicy-screenshot` saves the screen at the very first one.
 
 mod film;
+mod picture;
 mod piece;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use picture::Films;
 use piece::{Drawings, How, Piece};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -102,7 +104,7 @@ pub(super) async fn serve(
         screen: None,
         images: 0,
         encoder: Encoder::default(),
-        picture: Vec::new(),
+        films: Films::default(),
     };
     tokio::select! {
         end = read(context, &shared, reader) => end,
@@ -132,7 +134,10 @@ async fn read(context: &Context, shared: &Shared, reader: &mut MessageReader) ->
                         stream::parse_report(&mut fields).map_err(malformed)?;
                     client.streams.reported(stream, number, report);
                 }
-                // Wishes for video codecs: there is one.
+                id::C_PREFERRED_VIDEO_CODECS => {
+                    let wish = stream::parse_wish(&mut fields).map_err(malformed)?;
+                    client.streams.prefer(wish);
+                }
                 _ => ignore(kind)?,
             }
         }
@@ -195,8 +200,7 @@ struct Sender<'a> {
     screen: Option<Screen>,
     images: u64,
     encoder: Encoder,
-    /// The last picture of a film as it was read.
-    picture: Vec<u8>,
+    films: Films,
 }
 
 impl Sender<'_> {

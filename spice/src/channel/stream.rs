@@ -2,6 +2,7 @@
 
 use crate::geometry::Rect;
 use crate::protocol::display as id;
+use crate::video::codec::VideoCodec;
 use crate::video::pace::Report;
 use crate::wire::{Message, Reader, Truncated};
 
@@ -9,19 +10,17 @@ use crate::wire::{Message, Reader, Truncated};
 const PRIMARY: u32 = 0;
 /// `SPICE_STREAM_FLAGS_TOP_DOWN`.
 const TOP_DOWN: u8 = 1;
-/// `SPICE_VIDEO_CODEC_TYPE_MJPEG`.
-const MJPEG: u8 = 1;
 /// `SPICE_CLIP_TYPE_NONE` and `SPICE_CLIP_TYPE_RECTS`.
 const CLIP_NONE: u8 = 0;
 const CLIP_RECTS: u8 = 1;
 
-/// A stream of JPEG pictures that are shown at `area`.
-pub(super) fn create(stream: u32, area: Rect) -> Message {
+/// A stream of pictures that are shown at `area`.
+pub(super) fn create(stream: u32, codec: VideoCodec, area: Rect) -> Message {
     Message::new(id::STREAM_CREATE)
         .u32(PRIMARY)
         .u32(stream)
         .u8(TOP_DOWN)
-        .u8(MJPEG)
+        .u8(codec as u8)
         .u64(0)
         .u32(area.width())
         .u32(area.height())
@@ -42,12 +41,12 @@ pub(super) struct Picture {
 }
 
 /// A picture of a stream.
-pub(super) fn data(picture: Picture, jpeg: &[u8]) -> Message {
+pub(super) fn data(picture: Picture, encoded: &[u8]) -> Message {
     let kind = picture
         .area
         .map_or(id::STREAM_DATA, |_| id::STREAM_DATA_SIZED);
     // Clients take 0 for a mistake.
-    let message = Message::with_capacity(kind, jpeg.len() + 64)
+    let message = Message::with_capacity(kind, encoded.len() + 64)
         .u32(picture.stream)
         .u32(picture.time.max(1));
     let message = match picture.area {
@@ -55,8 +54,8 @@ pub(super) fn data(picture: Picture, jpeg: &[u8]) -> Message {
         None => message,
     };
     message
-        .u32(u32::try_from(jpeg.len()).unwrap_or(u32::MAX))
-        .bytes(jpeg)
+        .u32(u32::try_from(encoded.len()).unwrap_or(u32::MAX))
+        .bytes(encoded)
 }
 
 /// Whether the pictures of a stream are shown, or not at all.
@@ -97,6 +96,12 @@ pub(super) fn parse_report(fields: &mut Reader) -> Result<(u32, u32, Report), Tr
     Ok((stream, number, report))
 }
 
+/// Reads a wish for codecs: their numbers, the best first (`SPICE_MSGC_DISPLAY_PREFERRED_VIDEO_CODEC_TYPE`).
+pub(super) fn parse_wish<'a>(fields: &mut Reader<'a>) -> Result<&'a [u8], Truncated> {
+    let count = fields.u8()?;
+    fields.bytes(count.into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,6 +126,13 @@ mod tests {
             ..picture
         };
         assert_eq!(data(sized, &[0; 7]).len(), 12 + 24 + 7);
+    }
+
+    #[test]
+    fn a_wish_for_codecs_is_read() {
+        assert_eq!(parse_wish(&mut Reader(&[2, 3, 1, 9])), Ok(&[3, 1][..]));
+        assert_eq!(parse_wish(&mut Reader(&[0])), Ok(&[][..]));
+        assert_eq!(parse_wish(&mut Reader(&[3, 1, 2])), Err(Truncated));
     }
 
     #[test]

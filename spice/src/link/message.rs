@@ -44,7 +44,7 @@ pub(crate) struct LinkMessage {
 
 /// Capability words; the bits of those that are not there are 0.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Capabilities(Vec<u32>);
+pub(crate) struct Capabilities(pub(crate) Vec<u32>);
 
 impl Capabilities {
     pub(crate) fn word(&self, index: usize) -> u32 {

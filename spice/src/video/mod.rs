@@ -3,12 +3,17 @@
 //! Where films are, [`motion`] finds from the history of changes, once for all clients of a display.
 //! Whether a film is worth a stream differs from client to client, and so do its rate and its quality:
 //! [`streams`] decides it by what the film's pixels cost this client so far and by what a picture of it
-//! costs as JPEG; [`pace`] steers, by what the link carries and by what the client reports.
+//! costs as JPEG; [`pace`] steers, by what the link carries and by what the client reports. Its form is one of
+//! the [`codec`]s that both sides have; [`encoder`] makes the pictures of those that refer to pictures before.
 //!
 //! A stream lives as long as its film is known. While the film pauses its pixels are sent exactly, like
 //! everything else on the display, and the stream is told to show nothing, so that a picture which the
-//! client shows late does no harm. When the film goes on, so does the stream.
+//! client shows late does no harm. When the film goes on, so does the stream. But for one in VP8 or H.264 the
+//! client is told that it ends, and then that one of the same number begins: it may decode on and on behind the
+//! server's back, and the browser console shows a video above all else for as long as there is one.
 
+pub(crate) mod codec;
+pub(crate) mod encoder;
 pub(crate) mod motion;
 pub(crate) mod pace;
 pub(crate) mod streams;

@@ -17,6 +17,9 @@ const MAX_PICTURE: usize = 4 * 1024 * 1024 - 1024;
 const SHARES: std::ops::RangeInclusive<f64> = 0.2..=0.8;
 /// Bytes a second that a link carries of which nothing is known: 10 Mbit/s.
 const UNKNOWN_RATE: f64 = 1_250_000.0;
+/// Bits of a pixel at most, and bits a second at least, where a rate of bits is asked for and no quality.
+const MAX_PIXEL_BITS: f64 = 0.25;
+const MIN_BITS: f64 = 128_000.0;
 /// How long before its time a picture should be there, by the client's clock.
 const EARLY: Duration = Duration::from_millis(20);
 /// From when a picture is sent to when it is to be shown, at first and at most.
@@ -96,9 +99,8 @@ impl Pace {
         link: Option<f64>,
         begun: Instant,
     ) -> Size {
-        let link = link.unwrap_or(UNKNOWN_RATE).max(1.0);
-        let carries = link * self.share;
-        let pictures = film_rate.clamp(1.0, 1.0 / INTERVAL.as_secs_f64());
+        let carries = self.carries(link);
+        let pictures = pictures(film_rate);
         let excess = bytes as f64 * pictures / carries;
         let before = self.quality;
         // Twice the bytes are about twenty steps of quality.
@@ -116,12 +118,28 @@ impl Pace {
         if is_too_large && self.quality < before {
             return Size::TooLarge;
         }
+        self.followed(bytes, link, begun)
+    }
+
+    /// The same of a picture whose size is its encoder's affair, which knows [`Pace::bits`].
+    pub(crate) fn followed(&mut self, bytes: usize, link: Option<f64>, begun: Instant) -> Size {
         if bytes > MAX_PICTURE {
             return Size::Impossible;
         }
-        self.way = seconds(bytes as f64 / link);
-        self.due = begun + seconds(bytes as f64 / carries).max(INTERVAL);
+        self.way = seconds(bytes as f64 / known(link));
+        self.due = begun + seconds(bytes as f64 / self.carries(link)).max(INTERVAL);
         Size::Fits
+    }
+
+    /// Bits a second for a film of so many pixels that makes so many pictures a second.
+    pub(crate) fn bits(&self, pixels: u64, film_rate: f64, link: Option<f64>) -> u32 {
+        let most = pixels as f64 * pictures(film_rate) * MAX_PIXEL_BITS;
+        (self.carries(link) * 8.0).min(most).max(MIN_BITS) as u32
+    }
+
+    /// Bytes a second that its pictures may take.
+    fn carries(&self, link: Option<f64>) -> f64 {
+        known(link) * self.share
     }
 
     /// The client tells how it fares.
@@ -141,6 +159,16 @@ impl Pace {
             }
         }
     }
+}
+
+/// Bytes a second of a link.
+fn known(link: Option<f64>) -> f64 {
+    link.unwrap_or(UNKNOWN_RATE).max(1.0)
+}
+
+/// Pictures a second that are sent of a film which makes so many.
+pub(crate) fn pictures(film_rate: f64) -> f64 {
+    film_rate.clamp(1.0, 1.0 / INTERVAL.as_secs_f64())
 }
 
 /// So many seconds, but no more than pictures can be apart.
@@ -222,6 +250,27 @@ mod tests {
             pace.encoded(5 << 20, 30.0, Some(1e12), now),
             Size::Impossible
         );
+    }
+
+    #[test]
+    fn bits_are_a_share_of_the_link_and_no_more_than_the_film_can_use() {
+        let mut pace = Pace::new(Instant::now());
+        let full_hd = 1920 * 1080;
+        assert_eq!(pace.bits(full_hd, 30.0, Some(LINK)), 6_400_000);
+        assert_eq!(pace.bits(full_hd, 30.0, None), 8_000_000);
+        assert_eq!(pace.bits(full_hd, 30.0, Some(1e9)), 15_552_000);
+        assert_eq!(pace.bits(full_hd, 30.0, Some(100.0)), 128_000);
+        pace.reported(report(1, -1));
+        assert_eq!(pace.bits(full_hd, 30.0, Some(LINK)), 5_440_000);
+    }
+
+    #[test]
+    fn a_picture_of_any_quality_is_sent_and_the_next_waits_for_it() {
+        let now = Instant::now();
+        let mut pace = Pace::new(now);
+        assert_eq!(pace.followed(400_000, Some(LINK), now), Size::Fits);
+        assert_eq!(pace.due(), now + Duration::from_millis(500));
+        assert_eq!(pace.followed(5 << 20, Some(1e12), now), Size::Impossible);
     }
 
     #[test]

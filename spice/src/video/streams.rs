@@ -4,13 +4,16 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::codec::{Codecs, VideoCodec};
 use super::motion::Film;
 use super::pace::{Pace, Report, Size};
-use crate::geometry::Rect;
+use crate::geometry::{self, Rect};
 
 /// How a client takes streams.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Ability {
+    /// What it decodes.
+    pub(crate) codecs: Codecs,
     /// Pictures may have another size and place than the stream (`STREAM_DATA_SIZED`).
     pub(crate) sized: bool,
     /// It tells how it fares (`STREAM_REPORT`).
@@ -24,12 +27,14 @@ pub(crate) struct Ability {
 /// exactly is known, as they were sent so until now.
 #[derive(Debug)]
 pub(crate) struct Streams {
-    /// `None` for clients that can't decode any.
-    ability: Option<Ability>,
+    ability: Ability,
     streams: Vec<Stream>,
     /// Films that were not worth a stream, and when to try again.
     refused: Vec<Refused>,
     last_report: u32,
+    /// Numbers of streams that the client refused. It may refuse them again for each picture that was on its way,
+    /// and that must not be taken for another stream's.
+    spoiled: Vec<u32>,
 }
 
 /// A film that the client sees as a stream.
@@ -38,6 +43,9 @@ pub(crate) struct Stream {
     /// The stream's number: the smallest that was free.
     pub(crate) id: u32,
     pub(crate) film: Film,
+    pub(crate) codec: VideoCodec,
+    /// What its pictures show: the film, or a little more or less of the screen if the codec has only even sizes.
+    pub(crate) area: Rect,
     /// Where the client shows pictures that say nothing else.
     pub(crate) began_at: Rect,
     /// Number of the reports on it.
@@ -116,26 +124,47 @@ impl Costs {
     }
 }
 
+impl Stream {
+    /// Whether the client knows of it: of one that refers to pictures before it does not, while its film pauses.
+    pub(crate) fn is_open(&self) -> bool {
+        self.playing || self.codec.library().is_none()
+    }
+}
+
 impl Streams {
-    pub(crate) fn new(ability: Option<Ability>) -> Self {
+    pub(crate) fn new(ability: Ability) -> Self {
         Self {
             ability,
             streams: Vec::new(),
             refused: Vec::new(),
             last_report: 0,
+            spoiled: Vec::new(),
         }
     }
 
-    pub(crate) fn ability(&self) -> Option<Ability> {
-        self.ability
+    /// Whether the client tells how it fares.
+    pub(crate) fn has_reports(&self) -> bool {
+        self.ability.reports
+    }
+
+    /// What a film would be encoded as now; `None` if the client decodes nothing that does it.
+    pub(crate) fn codec(&self, film: &Film) -> Option<VideoCodec> {
+        self.ability.codecs.best(film.area.size())
+    }
+
+    /// The client tells what codecs it likes, by their numbers. Streams of another end, to begin anew.
+    pub(crate) fn prefer(&mut self, wish: &[u8]) {
+        self.ability.codecs.prefer(wish);
+    }
+
+    /// There is no such encoder for this client's films, as was found only now.
+    pub(crate) fn strike(&mut self, codec: VideoCodec) {
+        self.ability.codecs.strike(codec);
     }
 
     /// What to do next.
     pub(crate) fn next(&mut self, films: &[Film], now: Instant, known: &impl Knowledge) -> Act {
-        let Some(ability) = self.ability else {
-            let first = self.streams.first();
-            return first.map_or(Act::Wait(None), |stream| Act::End { stream: stream.id });
-        };
+        let Ability { codecs, sized, .. } = &self.ability;
         let mut wake = None;
         let mut wait = |until: Instant| wake = Some(wake.unwrap_or(until).min(until));
         for stream in &mut self.streams {
@@ -143,16 +172,21 @@ impl Streams {
             let Some(&film) = films.iter().find(|film| film.id == stream.film.id) else {
                 return Act::End { stream: id };
             };
-            let is_another = film.area != stream.film.area && !ability.sized;
-            if is_another || stream.doubts >= DOUBTS {
+            let follows = *sized && stream.codec == VideoCodec::Mjpeg;
+            let is_another = film.area != stream.film.area && !follows;
+            let has_better = codecs.best(film.area.size()) != Some(stream.codec);
+            if is_another || has_better || stream.doubts >= DOUBTS {
                 return Act::End { stream: id };
             }
             stream.film = film;
+            if follows {
+                stream.area = film.area;
+            }
             match (film.moving, stream.playing) {
                 (true, false) => return Act::Resume { stream: id },
                 (false, true) => return Act::Pause { stream: id },
                 (false, false) => {}
-                (true, true) if !known.is_damaged(film.area) => wait(film.still_at()),
+                (true, true) if !known.is_damaged(stream.area) => wait(film.still_at()),
                 (true, true) if stream.pace.due() <= now => return Act::Show { stream: id },
                 (true, true) => wait(stream.pace.due().min(film.still_at())),
             }
@@ -163,7 +197,8 @@ impl Streams {
             let is_stream = self.streams.iter().any(|stream| stream.film.id == film.id);
             let mut refused = self.refused.iter();
             let refused = refused.find(|refused| refused.film == film.id);
-            if is_stream || refused.is_some_and(|refused| refused.until > now) {
+            let has_codec = self.codec(film).is_some();
+            if is_stream || !has_codec || refused.is_some_and(|refused| refused.until > now) {
                 continue;
             }
             if known.density(film.area) < CHEAP {
@@ -175,20 +210,35 @@ impl Streams {
         Act::Wait(wake)
     }
 
-    /// Whether a film becomes a stream; which it is from here on.
-    pub(crate) fn judge(&mut self, film: Film, costs: Costs, now: Instant) -> Option<&Stream> {
-        if !costs.favour_stream() {
+    /// Whether a film on a screen of this size becomes a stream; which it is from here on.
+    pub(crate) fn judge(
+        &mut self,
+        film: Film,
+        screen: geometry::Size,
+        costs: Costs,
+        now: Instant,
+    ) -> Option<&Stream> {
+        let codec = self.codec(&film).filter(|_| costs.favour_stream());
+        let Some(codec) = codec else {
             self.refuse(film.id, now);
             return None;
-        }
+        };
+        let area = match codec.library() {
+            None => film.area,
+            Some(_) => film.area.made_even(Rect::of_size(screen)),
+        };
         self.refused.retain(|refused| refused.film != film.id);
-        let is_taken = |id: &u32| self.streams.iter().any(|stream| stream.id == *id);
+        let is_taken = |id: &u32| {
+            self.spoiled.contains(id) || self.streams.iter().any(|stream| stream.id == *id)
+        };
         let id = (0..).find(|id| !is_taken(id))?;
         self.last_report = self.last_report.wrapping_add(1);
         self.streams.push(Stream {
             id,
             film,
-            began_at: film.area,
+            codec,
+            area,
+            began_at: area,
             report_id: self.last_report,
             playing: true,
             pace: Pace::new(now),
@@ -238,7 +288,10 @@ impl Streams {
         begun: Instant,
     ) -> Option<Size> {
         let stream = self.get_mut(id)?;
-        let size = stream.pace.encoded(bytes, stream.film.rate, link, begun);
+        let size = match stream.codec.library() {
+            None => stream.pace.encoded(bytes, stream.film.rate, link, begun),
+            Some(_) => stream.pace.followed(bytes, link, begun),
+        };
         if size == Size::Impossible {
             stream.doubts = DOUBTS;
         }
@@ -256,34 +309,35 @@ impl Streams {
     }
 
     /// The stream is over.
-    pub(crate) fn end(&mut self, id: u32, now: Instant) {
+    pub(crate) fn end(&mut self, id: u32, now: Instant) -> Option<Stream> {
         let mut streams = self.streams.iter();
-        if let Some(at) = streams.position(|stream| stream.id == id) {
-            let stream = self.streams.swap_remove(at);
-            if stream.doubts >= DOUBTS {
-                self.refuse(stream.film.id, now);
-            }
+        let at = streams.position(|stream| stream.id == id)?;
+        let stream = self.streams.swap_remove(at);
+        if stream.doubts >= DOUBTS {
+            self.refuse(stream.film.id, now);
         }
+        Some(stream)
     }
 
     /// All streams are over, as the surface is gone.
-    pub(crate) fn end_all(&mut self) -> Vec<u32> {
-        let ended = std::mem::take(&mut self.streams);
+    pub(crate) fn end_all(&mut self) -> Vec<Stream> {
         self.refused.clear();
-        ended.into_iter().map(|stream| stream.id).collect()
+        std::mem::take(&mut self.streams)
     }
 
     /// What is shown as pictures now.
     pub(crate) fn playing(&self) -> Vec<Rect> {
         let playing = self.streams.iter().filter(|stream| stream.playing);
-        playing.map(|stream| stream.film.area).collect()
+        playing.map(|stream| stream.area).collect()
     }
 
     /// The client tells how it fares with a stream. Reports on streams of old are ignored.
     pub(crate) fn reported(&mut self, id: u32, report_id: u32, report: Report) {
         if report.is_refusal() {
-            if self.get(id).is_some() {
-                self.ability = None;
+            // Nothing is said of the others, so the next one is tried.
+            if let Some(codec) = self.get(id).map(|stream| stream.codec) {
+                self.spoiled.push(id);
+                self.strike(codec);
             }
         } else if let Some(stream) = self.get_mut(id)
             && stream.report_id == report_id
@@ -294,207 +348,4 @@ impl Streams {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A client for which a pixel costs so much, and that lacks something everywhere or nowhere.
-    struct Known(f64, bool);
-
-    impl Knowledge for Known {
-        fn density(&self, _: Rect) -> f64 {
-            self.0
-        }
-        fn is_damaged(&self, _: Rect) -> bool {
-            self.1
-        }
-    }
-
-    const NOISY: Known = Known(2.0, true);
-    const AREA: Rect = Rect {
-        left: 0,
-        top: 0,
-        right: 640,
-        bottom: 360,
-    };
-
-    fn film(id: u32, now: Instant) -> Film {
-        Film {
-            id,
-            area: AREA,
-            moving: true,
-            changed: now,
-            rate: 30.0,
-            churn: 30.0 * AREA.pixels() as f64,
-        }
-    }
-
-    fn streams(sized: bool) -> Streams {
-        Streams::new(Some(Ability {
-            sized,
-            reports: true,
-        }))
-    }
-
-    fn costs(exact: f64, stream: f64, is_gradual: bool) -> Costs {
-        Costs {
-            exact,
-            stream,
-            link: Some(100.0),
-            is_gradual,
-        }
-    }
-
-    /// Streams of which the first film is one.
-    fn streaming(film: Film, now: Instant) -> Streams {
-        let mut streams = streams(true);
-        assert!(streams.judge(film, costs(50.0, 10.0, true), now).is_some());
-        streams
-    }
-
-    #[test]
-    fn a_film_becomes_a_stream_where_that_is_well_cheaper() {
-        let cases = [
-            (costs(50.0, 24.0, true), true),
-            (costs(50.0, 26.0, true), false),
-            // More than the link carries.
-            (costs(150.0, 95.0, true), true),
-            // Text and noise never are, however much they cost.
-            (costs(60.0, 1.0, false), false),
-            (costs(400.0, 60.0, false), false),
-        ];
-        for (costs, expected) in cases {
-            let now = Instant::now();
-            let judged = streams(true).judge(film(1, now), costs, now).is_some();
-            assert_eq!(judged, expected, "{costs:?}");
-        }
-    }
-
-    #[test]
-    fn a_film_that_costs_little_is_not_even_tried() {
-        let now = Instant::now();
-        let act = streams(true).next(&[film(1, now)], now, &Known(0.01, true));
-        assert_eq!(act, Act::Wait(None));
-    }
-
-    #[test]
-    fn a_film_that_was_refused_is_tried_again_later_and_later() {
-        let mut now = Instant::now();
-        let mut streams = streams(true);
-        for wait in [500, 1000, 2000, 4000, 8000, 8000] {
-            let film = film(1, now);
-            assert_eq!(streams.next(&[film], now, &NOISY), Act::Try(film));
-            streams.judge(film, costs(1.0, 1.0, true), now);
-            let again = now + Duration::from_millis(wait);
-            let before = again - Duration::from_millis(1);
-            assert_eq!(streams.next(&[film], before, &NOISY), Act::Wait(None));
-            now = again;
-        }
-    }
-
-    #[test]
-    fn a_stream_shows_what_is_new_when_it_is_due() {
-        let now = Instant::now();
-        let film = film(1, now);
-        let mut streams = streaming(film, now);
-        let show = Act::Show { stream: 0 };
-        assert_eq!(streams.next(&[film], now, &NOISY), show);
-
-        streams.encoded(0, 1000, Some(1e9), now);
-
-        let due = now + Duration::from_millis(30);
-        assert_eq!(streams.next(&[film], now, &NOISY), Act::Wait(Some(due)));
-        assert_eq!(streams.next(&[film], due, &NOISY), show);
-        let nothing_new = streams.next(&[film], due, &Known(2.0, false));
-        assert_eq!(nothing_new, Act::Wait(Some(film.still_at())));
-    }
-
-    #[test]
-    fn a_stream_pauses_and_goes_on_with_its_film_and_ends_with_it() {
-        let now = Instant::now();
-        let film = film(1, now);
-        let paused = Film {
-            moving: false,
-            ..film
-        };
-        let mut streams = streaming(film, now);
-
-        assert_eq!(
-            streams.next(&[paused], now, &NOISY),
-            Act::Pause { stream: 0 }
-        );
-        streams.set_playing(0, false);
-        assert_eq!(streams.next(&[paused], now, &NOISY), Act::Wait(None));
-        assert_eq!(streams.playing(), []);
-        assert_eq!(
-            streams.next(&[film], now, &NOISY),
-            Act::Resume { stream: 0 }
-        );
-        streams.set_playing(0, true);
-        assert_eq!(streams.playing(), [AREA]);
-        assert_eq!(streams.next(&[], now, &NOISY), Act::End { stream: 0 });
-        streams.end(0, now);
-        assert_eq!(streams.next(&[], now, &NOISY), Act::Wait(None));
-    }
-
-    #[test]
-    fn a_film_with_new_borders_is_the_same_stream_for_clients_that_understand_it() {
-        let now = Instant::now();
-        for (sized, act) in [
-            (true, Act::Show { stream: 0 }),
-            (false, Act::End { stream: 0 }),
-        ] {
-            let mut streams = streams(sized);
-            streams.judge(film(1, now), costs(50.0, 10.0, true), now);
-            let grown = Film {
-                area: Rect { right: 700, ..AREA },
-                ..film(1, now)
-            };
-            assert_eq!(streams.next(&[grown], now, &NOISY), act);
-        }
-    }
-
-    #[test]
-    fn a_stream_in_whose_place_text_moves_ends() {
-        let mut now = Instant::now();
-        let film = film(1, now);
-        let mut streams = streaming(film, now);
-        for _ in 0..DOUBTS {
-            now += LOOK_AGAIN;
-            streams.look(0, now, || false);
-        }
-        assert_eq!(streams.next(&[film], now, &NOISY), Act::End { stream: 0 });
-        streams.end(0, now);
-        assert_eq!(streams.next(&[film], now, &NOISY), Act::Wait(None));
-    }
-
-    #[test]
-    fn a_client_that_cannot_decode_gets_no_streams_any_more() {
-        let now = Instant::now();
-        let film = film(1, now);
-        let mut streams = streaming(film, now);
-        let refusal = Report {
-            frames: 0,
-            drops: u32::MAX,
-            early_ms: 0,
-        };
-
-        streams.reported(0, 0, refusal);
-
-        assert_eq!(streams.next(&[film], now, &NOISY), Act::End { stream: 0 });
-        streams.end(0, now);
-        assert_eq!(streams.next(&[film], now, &NOISY), Act::Wait(None));
-    }
-
-    #[test]
-    fn streams_take_the_smallest_number_that_is_free() {
-        let now = Instant::now();
-        let mut streams = streams(true);
-        for id in 1..=3 {
-            streams.judge(film(id, now), costs(50.0, 10.0, true), now);
-        }
-        streams.end(1, now);
-        let next = streams.judge(film(4, now), costs(50.0, 10.0, true), now);
-        assert_eq!(next.map(|stream| stream.id), Some(1));
-        assert_eq!(streams.end_all().len(), 3);
-    }
-}
+mod tests;
