@@ -22,6 +22,9 @@ const FULL_HD: Size = Size {
 /// `SIZED_STREAM`, `MONITORS_CONFIG`, `STREAM_REPORT`, `MULTI_CODEC`, `CODEC_MJPEG`.
 const VIDEO: u32 = 1 | 1 << 1 | 1 << 4 | 1 << 8 | 1 << 9;
 
+/// `SPICE_VIDEO_CODEC_TYPE_*`.
+const MJPEG: u8 = 1;
+
 /// `SPICE_IMAGE_COMPRESSION_OFF`: unoptimised encoders are no match for films.
 const RAW: u8 = 1;
 
@@ -189,7 +192,10 @@ fn a_film_of_1920_by_1080_keeps_one_stream_from_start_to_end() {
 
     let pictures = canvas.pictures;
     println!("{played} pictures played, {pictures} seen, the last one exactly after {exact:?}");
-    assert_eq!((canvas.streams_created, canvas.streams.len()), (1, 1));
+    assert_eq!(
+        (&canvas.codecs[..], canvas.streams.len()),
+        (&[MJPEG][..], 1)
+    );
     // How many depends on the machine: an unoptimised server makes a few a second.
     assert!(pictures > 1);
 }
@@ -216,5 +222,96 @@ fn a_film_is_exact_soon_after_each_pause_and_stays_one_stream() {
     println!("exact after {took:?}");
     // The best of three, as the machine may be busy.
     assert!(took[0] < Duration::from_millis(500), "{took:?}");
-    assert_eq!((canvas.streams_created, canvas.streams.len()), (1, 1));
+    assert_eq!(
+        (&canvas.codecs[..], canvas.streams.len()),
+        (&[MJPEG][..], 1)
+    );
+}
+
+/// Codecs that are built in, the best first, and what a client that has them says.
+#[cfg(any(feature = "vp8", feature = "h264"))]
+const BUILT_IN: &[(u8, u32)] = &[
+    #[cfg(feature = "h264")]
+    (3, 1 << 11),
+    #[cfg(feature = "vp8")]
+    (2, 1 << 10),
+];
+
+#[cfg(any(feature = "vp8", feature = "h264"))]
+#[test]
+fn a_stream_with_a_memory_begins_anew_after_a_pause_which_is_exact() {
+    let size = Size {
+        width: 320,
+        height: 180,
+    };
+    for &(codec, capability) in BUILT_IN {
+        let projector = Projector::camera(size);
+        let fixture = fixture(&projector);
+        let (_main, mut display, mut canvas) = viewer(&fixture, VIDEO | capability);
+        canvas.is_blind = true;
+        let time = Duration::from_millis(1500);
+
+        let took = [Duration::ZERO; 2].map(|_| {
+            let before = canvas.pictures;
+            let (_, exact) = watch(&projector, &mut canvas, &mut display, time);
+            assert!(canvas.pictures > before, "it was no stream");
+            exact
+        });
+
+        println!("codec {codec}: exact after {took:?}");
+        assert_eq!(
+            (&canvas.codecs[..], canvas.streams.len()),
+            (&[codec; 2][..], 0)
+        );
+    }
+}
+
+#[cfg(any(feature = "vp8", feature = "h264"))]
+#[test]
+fn a_client_that_refuses_a_codec_gets_the_next_and_at_last_none() {
+    let size = Size {
+        width: 320,
+        height: 180,
+    };
+    let projector = Projector::camera(size);
+    let fixture = fixture(&projector);
+    let all = BUILT_IN
+        .iter()
+        .map(|(_, capability)| capability)
+        .sum::<u32>();
+    let (_main, mut display, mut canvas) = viewer(&fixture, VIDEO | all);
+    canvas.is_blind = true;
+    let enough = AtomicBool::new(false);
+    let expected: Vec<u8> = BUILT_IN
+        .iter()
+        .map(|(codec, _)| *codec)
+        .chain([MJPEG])
+        .collect();
+
+    thread::scope(|scope| {
+        scope.spawn(|| projector.play(30, Duration::ZERO, &enough));
+        let mut number = 0;
+        while number < expected.len() {
+            canvas.follow(&mut display);
+            if canvas.codecs.len() > number {
+                // Of the streams' number, of no frames, all are lost.
+                let mut refusal = [0; 32];
+                refusal[..4].copy_from_slice(&(number as u32).to_le_bytes());
+                refusal[20..24].fill(0xff);
+                display.send(102, &refusal);
+                number += 1;
+            }
+        }
+        while !canvas.streams.is_empty() {
+            canvas.follow(&mut display);
+        }
+        let pictures = canvas.pictures;
+        for _ in 0..30 {
+            canvas.follow(&mut display);
+        }
+        assert_eq!(canvas.pictures, pictures);
+        enough.store(true, Ordering::Relaxed);
+    });
+
+    assert_eq!(canvas.codecs, expected);
 }

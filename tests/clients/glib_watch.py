@@ -1,12 +1,14 @@
-"""Watches a display, channel 0 or another, until it is told to stop, through spice-gtk's client library: glib_watch.py HOST PORT OUT.ppm [CHANNEL]
+"""Watches a display, channel 0 or another, until it is told to stop, through spice-gtk's client library: glib_watch.py HOST PORT OUT.ppm [CHANNEL [CODEC]]
 
-Once standard input ends, waits until the display has been still for QUIET_S, writes what it shows to
+CODEC is the number of the video codec that it prefers. Each line of standard input is a file to write what it
+shows to at once, as a PPM. Once standard input ends, waits until the display has been still for QUIET_S, writes what it shows to
 OUT.ppm, prints a JSON object and leaves. "seconds" is from the moment when the display channel was open to
 the last pixel that came, "bytes" what the channel has read, "draws" how often pixels came; "monitors" are
 the id, x, y, width and height of each.
 """
 
 import json
+import os
 import sys
 import time
 
@@ -18,6 +20,7 @@ PATIENCE_S = 300
 
 host, port, out = sys.argv[1:4]
 watched = int(sys.argv[4]) if len(sys.argv) > 4 else 0
+preferred = [int(sys.argv[5])] if len(sys.argv) > 5 else []
 loop = GLib.MainLoop()
 verdict = None
 
@@ -41,6 +44,8 @@ def on_channel_event(channel, event):
     if event == Spice.ChannelEvent.OPENED:
         if channel is Display.channel:
             Display.opened = Display.last = time.monotonic()
+            if preferred:
+                Spice.DisplayChannel.change_preferred_video_codec_types(channel, preferred)
     elif event not in (Spice.ChannelEvent.CLOSED, Spice.ChannelEvent.SWITCHING):
         verdict = f"{type(channel).__name__}: {event.value_nick}"
         loop.quit()
@@ -54,7 +59,12 @@ def on_channel(channel):
         connect(channel, "display-invalidate", on_invalidate)
 
 
-def on_stop(_source, _condition):
+def on_line(_source, _condition):
+    if line := sys.stdin.readline():
+        # Whoever waits for it must not find half of it.
+        Display.primary.save(line.strip() + ".part")
+        os.rename(line.strip() + ".part", line.strip())
+        return True
     Display.told_to_stop = time.monotonic()
     GLib.timeout_add(50, end_when_still)
     return False
@@ -78,7 +88,7 @@ def fail():
 
 session = new_session(host, port, on_channel)
 Spice.Session.connect(session)
-GLib.io_add_watch(sys.stdin.fileno(), GLib.IOCondition.HUP | GLib.IOCondition.IN, on_stop)
+GLib.io_add_watch(sys.stdin.fileno(), GLib.IOCondition.HUP | GLib.IOCondition.IN, on_line)
 GLib.timeout_add_seconds(PATIENCE_S, fail)
 loop.run()
 if verdict is None and not Display.primary:

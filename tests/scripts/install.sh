@@ -23,6 +23,8 @@ test_packages=(
   g++                                                # libFuzzer
   libopus-dev pkg-config                             # the sound codec of caraway-spice
   libspice-server-dev                                # the reference server, to play recordings to
+  libvpx-dev                                         # VP8 for caraway-spice
+  gstreamer1.0-plugins-bad                           # H.264 for the GLib library; VP8 is among the good ones
   gstreamer1.0-plugins-base gstreamer1.0-plugins-good # without them the GLib library has no sound channels
   qemu-guest-agent                                   # the agent that commands are tried on
   busybox-static kmod debootstrap e2fsprogs fdisk grub-common grub-pc-bin cpio xz-utils  # the lab's images

@@ -11,6 +11,16 @@ use caraway_spice::{Framebuffer, Rect};
 use crate::picture::Picture;
 use crate::screen::Screen;
 
+/// Where the film plays.
+const FILM: Rect = Rect {
+    left: 33,
+    top: 17,
+    right: 353,
+    bottom: 257,
+};
+/// How far a colour may be off in a picture of a stream.
+const BLUR: i32 = 20;
+
 /// A screen that shows a film of 320 × 240 pixels, 30 pictures a second, on flat ground.
 pub struct Cinema {
     screen: Screen,
@@ -45,6 +55,19 @@ impl Cinema {
         self.plays.store(false, Ordering::Relaxed);
     }
 
+    /// How many percent of the film are of colours that it never has, not even blurred, on a viewer's screen.
+    pub fn percent_wrong(&self, shown: &Picture) -> usize {
+        let rows = FILM.top as usize..FILM.bottom as usize;
+        let columns = FILM.left as usize..FILM.right as usize;
+        let places = rows.flat_map(|y| columns.clone().map(move |x| (x, y)));
+        let is_wrong = |&(x, y): &(usize, usize)| {
+            let [red, green, blue] = shown.pixel(x, y).map(i32::from);
+            (blue - 200).abs() > BLUR || (red - 2 * green).abs() > BLUR
+        };
+        let pixels = FILM.pixels() as usize;
+        places.filter(is_wrong).count() * 100 / pixels
+    }
+
     /// What the screen shows.
     pub fn picture(&self) -> Picture {
         self.screen.picture()
@@ -62,12 +85,7 @@ impl Drop for Cinema {
 
 /// A camera that moves past something smooth with a little grain.
 fn play(screen: &Framebuffer, goes_on: &AtomicBool) {
-    let area = Rect {
-        left: 33,
-        top: 17,
-        right: 353,
-        bottom: 257,
-    };
+    let area = FILM;
     let start = Instant::now();
     let mut noise = 1_u32;
     for at in 0_u32.. {

@@ -127,6 +127,11 @@ pub struct GlibWatch {
 impl GlibWatch {
     /// Connects and watches the display of this channel.
     pub fn start(server: SocketAddr, channel: u8) -> Self {
+        Self::start_with(server, channel, None)
+    }
+
+    /// As [`start`](Self::start), with a wish for a video codec, by its number.
+    pub fn start_with(server: SocketAddr, channel: u8, codec: Option<u8>) -> Self {
         let folder = TempDir::new().unwrap();
         let file = |name: &str| File::create(folder.path().join(name)).unwrap();
         let mut command = Command::new("/usr/bin/python3");
@@ -139,6 +144,7 @@ impl GlibWatch {
             .args([&server.ip().to_string(), &server.port().to_string()])
             .arg(folder.path().join("screen.ppm"))
             .arg(channel.to_string())
+            .args(codec.map(|codec| codec.to_string()))
             .envs([("SPICE_DEBUG", "1"), ("G_MESSAGES_DEBUG", "all")])
             .stdin(Stdio::piped())
             .stdout(file("out"))
@@ -152,6 +158,21 @@ impl GlibWatch {
         // With its reasons, GLib's own words come on standard output.
         let read = |name: &str| std::fs::read(self.folder.path().join(name)).unwrap();
         String::from_utf8_lossy(&[read("out"), read("err")].concat()).into_owned()
+    }
+
+    /// What it shows now, be it a picture of a stream.
+    ///
+    /// # Panics
+    /// If it does not say.
+    pub fn snapshot(&mut self) -> Picture {
+        let file = self.folder.path().join("now.ppm");
+        let stdin = self.process.child().stdin.as_mut().unwrap();
+        writeln!(stdin, "{}", file.display()).unwrap();
+        let picture = wait_for("a picture of the moment", || {
+            file.exists().then(|| Picture::from_ppm(&file))
+        });
+        std::fs::remove_file(file).unwrap();
+        picture
     }
 
     /// Waits until the display is still: what the library made of it, and what it shows.

@@ -423,8 +423,8 @@ pub struct Canvas {
     pub monitors: Option<u16>,
     /// Video streams that live: where their pictures go, and whether these are shown.
     pub streams: BTreeMap<u32, ([u32; 4], bool)>,
-    /// Streams there ever were, and the pictures of all.
-    pub streams_created: usize,
+    /// The codecs of all streams that there ever were, and how many pictures these had.
+    pub codecs: Vec<u8>,
     pub pictures: usize,
     /// Pictures are only counted: what they cover becomes a colour that nothing has.
     pub is_blind: bool,
@@ -458,11 +458,11 @@ impl Canvas {
                 self.put(to, |index| pixels[index]);
             }
             122 => {
-                // Surface, flags and codec: the primary one, top down, MJPEG.
-                assert_eq!((word(&body, 0), body[8], body[9]), (0, 1, 1));
+                // Surface and flags: the primary one, top down.
+                assert_eq!((word(&body, 0), body[8]), (0, 1));
                 let before = self.streams.insert(word(&body, 4), (rect(&body, 34), true));
                 assert_eq!(before, None, "two streams of one number");
-                self.streams_created += 1;
+                self.codecs.push(body[9]);
             }
             123 => {
                 let (area, shown) = self.streams[&word(&body, 0)];

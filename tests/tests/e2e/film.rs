@@ -31,3 +31,43 @@ fn spice_gtk_and_ryll_see_a_film_as_one_stream_and_its_end_exactly() {
     assert_eq!(ryll.gaps(), Vec::<PathBuf>::new(), "{}", ryll.log());
     assert!(ryll.log().contains("stream_create"), "{}", ryll.log());
 }
+
+#[test]
+fn spice_gtk_decodes_a_film_in_mjpeg() {
+    spice_gtk_decodes_a_film_in(1);
+}
+
+#[cfg(feature = "vp8")]
+#[test]
+fn spice_gtk_decodes_a_film_in_vp8() {
+    spice_gtk_decodes_a_film_in(2);
+}
+
+#[cfg(feature = "h264")]
+#[test]
+fn spice_gtk_decodes_a_film_in_h264() {
+    spice_gtk_decodes_a_film_in(3);
+}
+
+/// By GStreamer, if it is not MJPEG, in the codec that it asks for by its number.
+fn spice_gtk_decodes_a_film_in(codec: u8) {
+    let cinema = Cinema::open();
+    let mut gtk = GlibWatch::start_with(cinema.address(), 0, Some(codec));
+    let count = |gtk: &GlibWatch, what: &str| gtk.log().matches(what).count();
+    wait_for("pictures of a stream", || {
+        (count(&gtk, "video margin") > 30).then_some(())
+    });
+    // While a stream plays nothing else is sent of its film.
+    let before = gtk.snapshot();
+    wait_for("pictures like those of the film", || {
+        let shown = gtk.snapshot();
+        (shown != before && cinema.percent_wrong(&shown) == 0).then_some(())
+    });
+    cinema.stop();
+
+    let (_, picture) = gtk.finish();
+
+    assert_eq!(count(&gtk, "display_handle_stream_create"), 1);
+    assert_eq!(count(&gtk, "could not create a video decoder"), 0);
+    cinema.picture().assert_same(&picture, "spice-gtk");
+}
