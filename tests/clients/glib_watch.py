@@ -45,7 +45,7 @@ def on_channel_event(channel, event):
         if channel is Display.channel:
             Display.opened = Display.last = time.monotonic()
             if preferred:
-                Spice.DisplayChannel.change_preferred_video_codec_types(channel, preferred)
+                channel.display_channel_change_preferred_video_codec_types(preferred)
     elif event not in (Spice.ChannelEvent.CLOSED, Spice.ChannelEvent.SWITCHING):
         verdict = f"{type(channel).__name__}: {event.value_nick}"
         loop.quit()

@@ -8,9 +8,9 @@
 //!
 //! A stream lives as long as its film is known. While the film pauses its pixels are sent exactly, like
 //! everything else on the display, and the stream is told to show nothing, so that a picture which the
-//! client shows late does no harm. When the film goes on, so does the stream. But for one in VP8 or H.264 the
-//! client is told that it ends, and then that one of the same number begins: it may decode on and on behind the
-//! server's back, and the browser console shows a video above all else for as long as there is one.
+//! client shows late does no harm. When the film goes on, so does the stream, with a picture that refers
+//! to none before it. The browser console takes VP8, but shows a video above all else for as long as there is
+//! one: such a client is told that the stream ends, and then that one of the same number begins.
 
 pub(crate) mod codec;
 pub(crate) mod encoder;

@@ -18,6 +18,8 @@ pub(crate) struct Ability {
     pub(crate) sized: bool,
     /// It tells how it fares (`STREAM_REPORT`).
     pub(crate) reports: bool,
+    /// It hides any stream when told to (`STREAM_CLIP`); else MJPEG streams only.
+    pub(crate) hides: bool,
 }
 
 /// The streams of one client.
@@ -51,6 +53,9 @@ pub(crate) struct Stream {
     /// Number of the reports on it.
     pub(crate) report_id: u32,
     pub(crate) playing: bool,
+    /// While it pauses the client hides it. Else the client is told that it ends, and that one of the same number
+    /// begins when it goes on.
+    pub(crate) hides: bool,
     pub(crate) pace: Pace,
     /// When it is looked at whether it is like a photograph still, and how often it was not.
     look_at: Instant,
@@ -125,9 +130,9 @@ impl Costs {
 }
 
 impl Stream {
-    /// Whether the client knows of it: of one that refers to pictures before it does not, while its film pauses.
+    /// Whether the client knows of it.
     pub(crate) fn is_open(&self) -> bool {
-        self.playing || self.codec.library().is_none()
+        self.playing || self.hides
     }
 }
 
@@ -241,6 +246,7 @@ impl Streams {
             began_at: area,
             report_id: self.last_report,
             playing: true,
+            hides: self.ability.hides || codec == VideoCodec::Mjpeg,
             pace: Pace::new(now),
             look_at: now + LOOK_AGAIN,
             doubts: 0,

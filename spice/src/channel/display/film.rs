@@ -7,7 +7,7 @@ use crate::channel::stream;
 use crate::link::message::Capabilities;
 use crate::protocol::display as id;
 use crate::session::Ending;
-use crate::video::codec::{Codecs, VideoCodec};
+use crate::video::codec::Codecs;
 use crate::video::motion::Film;
 use crate::video::pace;
 use crate::video::streams::{Ability, Act, Costs, Knowledge, Stream};
@@ -18,6 +18,8 @@ pub(super) fn ability(capabilities: &Capabilities) -> Ability {
         codecs: Codecs::of(capabilities),
         sized: capabilities.has(id::CAP_SIZED_STREAM),
         reports: capabilities.has(id::CAP_STREAM_REPORT),
+        // The browser console has VP8 and does not hide it. It is the one client that has no monitors.
+        hides: capabilities.has(id::CAP_MONITORS_CONFIG),
     }
 }
 
@@ -84,14 +86,16 @@ impl Sender<'_> {
             streams.get(id).cloned()
         };
         let Some(stream) = stream else { return Ok(()) };
+        // What is exact meanwhile is nothing that pictures refer to.
+        self.films.lost(id);
         // A picture that the client shows late must not cover what is exact by then.
-        match (stream.codec, playing) {
-            (VideoCodec::Mjpeg, _) => self.send(stream::show(id, playing)).await,
-            (_, true) => self.begin(&stream).await,
-            (_, false) => {
-                self.films.end(id);
-                self.send(stream::destroy(id)).await
-            }
+        if stream.hides {
+            self.send(stream::show(id, playing)).await
+        } else if playing {
+            self.begin(&stream).await
+        } else {
+            self.films.end(id);
+            self.send(stream::destroy(id)).await
         }
     }
 

@@ -46,6 +46,7 @@ fn streams_in(codecs: &[VideoCodec], sized: bool) -> Streams {
         codecs: Codecs(codecs.to_vec()),
         sized,
         reports: true,
+        hides: true,
     })
 }
 
@@ -281,6 +282,23 @@ fn only_mjpeg_streams_follow_their_film_and_others_have_even_sides() {
         streams.judge(film, SCREEN, costs(50.0, 10.0, true), now);
         assert_eq!(streams.playing(), [area]);
         assert_eq!(streams.next(&[grown], now, &NOISY), act);
+    }
+}
+
+#[test]
+fn a_client_that_hides_only_mjpeg_knows_of_no_other_stream_whose_film_pauses() {
+    let now = Instant::now();
+    for (codec, hides, expected) in [
+        (VideoCodec::Mjpeg, false, true),
+        (VideoCodec::Vp8, true, true),
+        (VideoCodec::Vp8, false, false),
+    ] {
+        let mut streams = streams_in(&[codec], true);
+        streams.ability.hides = hides;
+        streams.judge(film(1, now), SCREEN, costs(50.0, 10.0, true), now);
+        assert!(streams.get(0).is_some_and(Stream::is_open));
+        streams.set_playing(0, false);
+        assert_eq!(streams.get(0).map(Stream::is_open), Some(expected));
     }
 }
 
