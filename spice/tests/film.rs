@@ -254,6 +254,8 @@ fn a_stream_whose_pictures_need_others_lasts_too_if_the_client_can_hide_it() {
             let projector = Projector::camera(size);
             let fixture = fixture(&projector);
             let (_main, mut display, mut canvas) = viewer(&fixture, capabilities);
+            // Who has no monitors is taken for a browser, and gets MJPEG if it does not ask.
+            display.send(105, &[1, codec]);
             canvas.is_blind = true;
             let time = Duration::from_millis(1500);
 
@@ -268,6 +270,25 @@ fn a_stream_whose_pictures_need_others_lasts_too_if_the_client_can_hide_it() {
             assert_eq!((&canvas.codecs[..], canvas.streams.len()), (created, left));
         }
     }
+}
+
+#[cfg(feature = "vp8")]
+#[test]
+fn a_browser_console_gets_mjpeg_if_it_does_not_ask_for_vp8() {
+    let size = Size {
+        width: 320,
+        height: 180,
+    };
+    let projector = Projector::camera(size);
+    let fixture = fixture(&projector);
+    let spice_html5 = 1 | 1 << 4 | 1 << 8 | 1 << 9 | 1 << 10;
+    let (_main, mut display, mut canvas) = viewer(&fixture, spice_html5);
+    canvas.is_blind = true;
+
+    let time = Duration::from_millis(1500);
+    watch(&projector, &mut canvas, &mut display, time);
+
+    assert_eq!(canvas.codecs, [MJPEG]);
 }
 
 #[cfg(any(feature = "vp8", feature = "h264"))]

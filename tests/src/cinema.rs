@@ -12,7 +12,7 @@ use crate::picture::Picture;
 use crate::screen::Screen;
 
 /// Where the film plays.
-const FILM: Rect = Rect {
+pub const FILM: Rect = Rect {
     left: 33,
     top: 17,
     right: 353,
@@ -55,17 +55,15 @@ impl Cinema {
         self.plays.store(false, Ordering::Relaxed);
     }
 
-    /// How many percent of the film are of colours that it never has, not even blurred, on a viewer's screen.
-    pub fn percent_wrong(&self, shown: &Picture) -> usize {
-        let rows = FILM.top as usize..FILM.bottom as usize;
-        let columns = FILM.left as usize..FILM.right as usize;
-        let places = rows.flat_map(|y| columns.clone().map(move |x| (x, y)));
+    /// How many percent of a picture of the film are of colours that it never has, not even blurred.
+    pub fn percent_wrong(film: &Picture) -> usize {
+        let (width, height) = (film.width, film.height);
+        let places = (0..height).flat_map(|y| (0..width).map(move |x| (x, y)));
         let is_wrong = |&(x, y): &(usize, usize)| {
-            let [red, green, blue] = shown.pixel(x, y).map(i32::from);
+            let [red, green, blue] = film.pixel(x, y).map(i32::from);
             (blue - 200).abs() > BLUR || (red - 2 * green).abs() > BLUR
         };
-        let pixels = FILM.pixels() as usize;
-        places.filter(is_wrong).count() * 100 / pixels
+        places.filter(is_wrong).count() * 100 / (width * height)
     }
 
     /// What the screen shows.

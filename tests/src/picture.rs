@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::Path;
 
+use caraway_spice::Rect;
+
 /// How two pictures of one size differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Difference {
@@ -47,6 +49,20 @@ impl Picture {
             height,
             pixels,
         }
+    }
+
+    /// A part of it.
+    ///
+    /// # Panics
+    /// If it is not inside.
+    pub fn part(&self, area: Rect) -> Self {
+        let rows = area.top as usize..area.bottom as usize;
+        let row = |y: usize| {
+            let start = y * self.width;
+            &self.pixels[start + area.left as usize..start + area.right as usize]
+        };
+        let pixels = rows.flat_map(row).copied().collect();
+        Self::new(area.width() as usize, area.height() as usize, pixels)
     }
 
     /// Out of a PNG file's bytes.

@@ -65,6 +65,14 @@ impl Codecs {
         Self::common(capabilities, VideoCodec::is_built_in)
     }
 
+    /// For the browser console, unless it says what it prefers: browsers play no video on a page on which nobody has
+    /// clicked or typed yet, and show its first picture above all else.
+    pub(crate) fn of_browser(capabilities: &Capabilities) -> Self {
+        let mut codecs = Self::of(capabilities);
+        codecs.prefer(&[VideoCodec::Mjpeg as u8]);
+        codecs
+    }
+
     fn common(capabilities: &Capabilities, is_built_in: impl Fn(VideoCodec) -> bool) -> Self {
         let names_them = capabilities.has(id::CAP_MULTI_CODEC);
         let has = |codec: VideoCodec| match names_them {

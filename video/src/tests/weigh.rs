@@ -64,8 +64,9 @@ fn noise(x: f64, y: f64, seed: u32) -> f64 {
     mix(above, below, down)
 }
 
-/// A camera that pans over a landscape of all scales and zooms slowly, something that crosses it, and grain.
-fn landscape(at: u32) -> Vec<u8> {
+/// A camera that pans over a landscape of all scales and zooms slowly, something that crosses it, and grain. With
+/// more `detail`, up to 1, the small scales are as rough as the large ones.
+fn landscape(at: u32, detail: f64) -> Vec<u8> {
     let time = f64::from(at);
     let zoom = 1.0 - time * 0.001;
     let mut grain = at.wrapping_add(1);
@@ -80,7 +81,7 @@ fn landscape(at: u32) -> Vec<u8> {
             let (mut scale, mut weight) = (1.0 / 256.0, 0.5);
             for octave in 0..7 {
                 height += noise(u * scale, v * scale, octave) * weight;
-                (scale, weight) = (scale * 2.0, weight * 0.55);
+                (scale, weight) = (scale * 2.0, weight * detail);
             }
             let (from_x, from_y) = (f64::from(x) - time * 9.0 - 300.0, f64::from(y) - 540.0);
             if from_x.hypot(from_y) < 160.0 {
@@ -103,9 +104,16 @@ fn landscape(at: u32) -> Vec<u8> {
 #[test]
 #[ignore = "prints figures, and takes a while"]
 fn films_of_1920_by_1080_weigh() {
+    for detail in [0.55, 0.75] {
+        println!("detail {detail}");
+        weigh(detail);
+    }
+}
+
+fn weigh(detail: f64) {
     let pictures: Vec<_> = (0..PICTURES)
         .map(|at| {
-            let pixels = landscape(at);
+            let pixels = landscape(at, detail);
             let planes = picture(WIDTH, HEIGHT, &pixels);
             (pixels, planes)
         })

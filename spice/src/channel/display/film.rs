@@ -14,12 +14,16 @@ use crate::video::streams::{Ability, Act, Costs, Knowledge, Stream};
 
 /// How a client takes streams.
 pub(super) fn ability(capabilities: &Capabilities) -> Ability {
+    // The browser console is the one client that has no monitors. It takes VP8, but can not hide it.
+    let hides = capabilities.has(id::CAP_MONITORS_CONFIG);
     Ability {
-        codecs: Codecs::of(capabilities),
+        codecs: match hides {
+            true => Codecs::of(capabilities),
+            false => Codecs::of_browser(capabilities),
+        },
         sized: capabilities.has(id::CAP_SIZED_STREAM),
         reports: capabilities.has(id::CAP_STREAM_REPORT),
-        // The browser console has VP8 and does not hide it. It is the one client that has no monitors.
-        hides: capabilities.has(id::CAP_MONITORS_CONFIG),
+        hides,
     }
 }
 
