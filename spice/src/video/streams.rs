@@ -341,7 +341,10 @@ impl Streams {
     pub(crate) fn reported(&mut self, id: u32, report_id: u32, report: Report) {
         if report.is_refusal() {
             // Nothing is said of the others, so the next one is tried.
-            if let Some(codec) = self.get(id).map(|stream| stream.codec) {
+            let codec = self.get(id).map(|stream| stream.codec);
+            if let Some(codec) = codec
+                && !self.spoiled.contains(&id)
+            {
                 self.spoiled.push(id);
                 self.strike(codec);
             }
