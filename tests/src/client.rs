@@ -462,6 +462,8 @@ impl RemoteViewer {
             .env("NO_AT_BRIDGE", "1")
             .env("HOME", folder.path())
             .env("XDG_RUNTIME_DIR", folder.path())
+            // Where there is no sound card OpenAL says so at length, as if that were wrong.
+            .env("GST_PLUGIN_FEATURE_RANK", "openalsink:NONE,openalsrc:NONE")
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log);
