@@ -9,9 +9,9 @@ use serde_json::json;
 /// What the guest read, in the order of its memory.
 fn ids(vm: &Vm) -> Vec<String> {
     let serial = vm.serial();
-    let ids = serial
-        .lines()
-        .filter_map(|line| line.strip_prefix("vmgenid "));
+    // The last line may still be on its way.
+    let lines = serial.split_inclusive('\n');
+    let ids = lines.filter_map(|line| line.strip_suffix("\r\n")?.strip_prefix("vmgenid "));
     ids.map(String::from).collect()
 }
 
