@@ -31,6 +31,13 @@ fn film(id: u32, now: Instant) -> Film {
     }
 }
 
+/// What a client says that can't decode a stream.
+const REFUSAL: Report = Report {
+    frames: 0,
+    drops: u32::MAX,
+    early_ms: 0,
+};
+
 const SCREEN: geometry::Size = geometry::Size {
     width: 1000,
     height: 700,
@@ -193,14 +200,13 @@ fn a_client_that_cannot_decode_gets_no_streams_any_more() {
     let now = Instant::now();
     let film = film(1, now);
     let mut streams = streaming(film, now);
-    let refusal = Report {
-        frames: 0,
-        drops: u32::MAX,
-        early_ms: 0,
-    };
 
-    streams.reported(0, 0, refusal);
+    // As often as it likes before anyone ends the stream.
+    for _ in 0..100 {
+        streams.reported(0, 0, REFUSAL);
+    }
 
+    assert_eq!(streams.spoiled, [0]);
     assert_eq!(streams.next(&[film], now, &NOISY), Act::End { stream: 0 });
     streams.end(0, now);
     assert_eq!(streams.next(&[film], now, &NOISY), Act::Wait(None));
@@ -210,11 +216,6 @@ fn a_client_that_cannot_decode_gets_no_streams_any_more() {
 fn a_refused_codec_gives_way_to_the_next_and_refusals_of_its_pictures_are_nobodys() {
     let now = Instant::now();
     let film = film(1, now);
-    let refusal = Report {
-        frames: 0,
-        drops: u32::MAX,
-        early_ms: 0,
-    };
     let mut streams = streams_in(
         &[VideoCodec::H264, VideoCodec::Vp8, VideoCodec::Mjpeg],
         true,
@@ -225,10 +226,10 @@ fn a_refused_codec_gives_way_to_the_next_and_refusals_of_its_pictures_are_nobody
         let begun = streams.judge(film, SCREEN, costs(50.0, 10.0, true), now);
         let (id, codec) = begun.map(|stream| (stream.id, stream.codec)).unwrap();
         seen.push((id, codec));
-        streams.reported(id, 0, refusal);
+        streams.reported(id, 0, REFUSAL);
         assert_eq!(streams.next(&[film], now, &NOISY), Act::End { stream: id });
         streams.end(id, now);
-        streams.reported(id, 0, refusal);
+        streams.reported(id, 0, REFUSAL);
     }
 
     let expected = [VideoCodec::H264, VideoCodec::Vp8, VideoCodec::Mjpeg];
