@@ -324,8 +324,8 @@ impl Driver {
             }
         };
         give(USED, 6 + 8 * QUEUE);
-        let mut tables = vec![(TABLE, QUEUE)];
-        while let Some((table, count)) = tables.pop() {
+        let mut tables = vec![(TABLE, QUEUE, true)];
+        while let Some((table, count, may_refer)) = tables.pop() {
             for index in 0..count {
                 let at = (table + 16 * index) as usize;
                 let Some(desc) = before.get(at..at + 16) else {
@@ -337,8 +337,9 @@ impl Driver {
                 if flags & WRITE != 0 {
                     give(address, length);
                 }
-                if flags & INDIRECT != 0 && table == TABLE && address < MEMORY {
-                    tables.push((address, (length / 16).min(MEMORY / 16)));
+                // One that refers to the table it stands in is followed once, like any other.
+                if flags & INDIRECT != 0 && may_refer && address < MEMORY {
+                    tables.push((address, (length / 16).min(MEMORY / 16), false));
                 }
             }
         }
