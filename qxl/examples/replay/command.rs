@@ -3,10 +3,8 @@
 //! The order of the fields is that in which the reference writes them, and what is written is byte
 //! for byte what its guest had, but for addresses.
 
-use std::io::BufRead;
-
 use crate::guest::{Guest, OutOfMemory};
-use crate::recording::{Recording, RecordingError};
+use crate::recording::{Input, Recording, RecordingError};
 
 /// Chunks of one blob; more make no sense.
 const MAX_CHUNKS: i128 = 65_536;
@@ -95,7 +93,7 @@ pub struct Transcript<'a, R> {
     pub guest: &'a mut Guest,
 }
 
-impl<R: BufRead> Transcript<'_, R> {
+impl<R: Input> Transcript<'_, R> {
     /// The next command, of this `QXLCommand.type`, and what it says: its address, if there is
     /// something to do.
     ///
@@ -167,12 +165,8 @@ impl<R: BufRead> Transcript<'_, R> {
         let head = head.u32(len as u32).u64(0).u64(0).0;
         let address = self.guest.reserve(head.len() + len)?;
         self.guest.write(address, &head);
-        let mut to = address + head.len() as u64;
-        let guest = &*self.guest;
-        self.recording.blob_bytes(len, |piece| {
-            guest.write(to, piece);
-            to += piece.len() as u64;
-        })?;
+        let memory = self.guest.memory(address + head.len() as u64, len)?;
+        self.recording.blob_into(&memory)?;
         Ok((address, address + next))
     }
 
@@ -221,8 +215,11 @@ impl<R: BufRead> Transcript<'_, R> {
             _ => self.palette()?,
         };
         let data = if flags & DIRECT != 0 {
-            let pixels = self.recording.blob()?;
-            self.guest.put(&pixels)?
+            let len = self.recording.blob_len()?;
+            let address = self.guest.reserve(len)?;
+            self.recording
+                .blob_into(&self.guest.memory(address, len)?)?;
+            address
         } else {
             self.chunks(Packed::default())?
         };

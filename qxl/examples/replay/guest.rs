@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use caraway_devices::pci::PciFunction;
 use caraway_devices::{Clock, InterruptLine, RealClock};
-use caraway_qxl::{Qxl, QxlConfig, QxlError};
+use caraway_qxl::{BarRegion, Qxl, QxlConfig, QxlError};
+use vm_memory::{MmapRegion, VolatileMemory, VolatileSlice};
 
 /// Where the firmware would have placed the BARs.
 const RAM_BASE: u64 = 0x8000_0000;
@@ -51,6 +52,8 @@ impl InterruptLine for NoLine {
 /// A guest with a driver that polls.
 pub struct Guest {
     qxl: Arc<Qxl>,
+    /// BAR 0.
+    ram: Arc<MmapRegion>,
     /// Where the next structure goes; commands are done when they are pushed, so each finds all
     /// memory free.
     next: u64,
@@ -81,8 +84,12 @@ impl Guest {
             space.write(0x14, &(VRAM_BASE as u32).to_le_bytes());
             space.write(0x04, &[7, 0]);
         }
+        let mut regions = qxl.regions().into_iter();
+        let ram = regions.find(|region| region.bar == BAR_RAM);
+        let BarRegion { region: ram, .. } = ram.expect("every QXL device has one");
         let guest = Self {
             qxl,
+            ram,
             next: VGAMEM,
             surfaces: BTreeMap::new(),
             has_primary: false,
@@ -141,6 +148,15 @@ impl Guest {
         Ok(address)
     }
 
+    /// The memory at an address that [`reserve`](Self::reserve) gave, or after it.
+    ///
+    /// # Errors
+    /// It ends before.
+    pub fn memory(&self, address: u64, len: usize) -> Result<VolatileSlice<'_>, OutOfMemory> {
+        let at = (address & !RAM_SLOT) as usize;
+        self.ram.get_slice(at, len).map_err(|_| OutOfMemory(len))
+    }
+
     /// Writes at an address that [`reserve`](Self::reserve) gave, or after it.
     pub fn write(&self, address: u64, bytes: &[u8]) {
         self.qxl.bar_write(BAR_RAM, address & !RAM_SLOT, bytes);
@@ -186,23 +202,26 @@ impl Guest {
         self.surfaces.clear();
     }
 
-    /// Makes a primary surface of these `QXLSurfaceCreate` words (width to type), with these pixels.
+    /// The first bytes of the frame buffer, which the pixels of a primary surface are.
     ///
     /// # Errors
-    /// It is larger than the frame buffer.
-    pub fn create_primary(&mut self, words: [u32; 8], pixels: &[u8]) -> Result<(), OutOfMemory> {
-        if pixels.len() as u64 > VGAMEM {
-            return Err(OutOfMemory(pixels.len()));
+    /// It has fewer.
+    pub fn frame_buffer(&self, len: usize) -> Result<VolatileSlice<'_>, OutOfMemory> {
+        if len as u64 > VGAMEM {
+            return Err(OutOfMemory(len));
         }
-        self.destroy_primary();
-        self.qxl.bar_write(BAR_RAM, 0, pixels);
+        self.memory(0, len)
+    }
+
+    /// Makes a primary surface of these `QXLSurfaceCreate` words (width to type), with the pixels that are
+    /// in the frame buffer.
+    pub fn create_primary(&mut self, words: [u32; 8]) {
         let mut surface: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
         surface.extend(RAM_SLOT.to_le_bytes());
         self.write_header(CREATE_SURFACE, &surface);
         self.out(PORT_CREATE_PRIMARY, 0);
         self.has_primary = true;
         self.qxl.process();
-        Ok(())
     }
 
     /// The primary surface is gone.

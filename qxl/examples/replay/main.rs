@@ -16,7 +16,7 @@ mod recording;
 
 use std::error::Error;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Cursor, Read, Seek};
+use std::io::{BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,8 +24,7 @@ use std::time::{Duration, Instant};
 use caraway_spice::{Config, Devices, ListenAddress, Listener, Server};
 use command::{CommandError, Transcript};
 use guest::Guest;
-use memmap2::{Advice, Mmap};
-use recording::{EventKind, Recording, RecordingError};
+use recording::{EventKind, Input, Recording, RecordingError, TextFile};
 
 const USAGE: &str = "replay FILE.rec[.zst] [--listen ADDRESS] [--delay 10ms] [--wait-client] \
                      [--quiet 300ms] [--save FILE.ppm]";
@@ -103,7 +102,7 @@ fn parse_time(text: &str) -> Result<Duration, Box<dyn Error>> {
     time.ok_or_else(|| format!("{text} is no time: give it as 10ms, 500us or 2s").into())
 }
 
-fn open(path: &Path) -> Result<Box<dyn BufRead>, Box<dyn Error>> {
+fn open(path: &Path) -> Result<Box<dyn Input>, Box<dyn Error>> {
     let of_file = |error| format!("can't read {}: {error}", path.display());
     let mut file = File::open(path).map_err(of_file)?;
     let mut magic = Vec::new();
@@ -113,11 +112,7 @@ fn open(path: &Path) -> Result<Box<dyn BufRead>, Box<dyn Error>> {
         .map_err(of_file)?;
     file.rewind().map_err(of_file)?;
     if magic != ZSTD_MAGIC {
-        // SAFETY: nobody changes a recording while it is played; who did would get wrong pixels, and who
-        // shortened it would end this program.
-        let text = unsafe { Mmap::map(&file) }.map_err(of_file)?;
-        text.advise(Advice::Sequential).map_err(of_file)?;
-        return Ok(Box::new(Cursor::new(text)));
+        return Ok(Box::new(TextFile::new(file)));
     }
     let mut decoder = zstd::Decoder::new(file)?;
     decoder.window_log_max(ZSTD_WINDOW_LOG)?;
@@ -125,7 +120,7 @@ fn open(path: &Path) -> Result<Box<dyn BufRead>, Box<dyn Error>> {
 }
 
 /// Gives the guest what the next event says; `false` at the end.
-fn step<R: BufRead>(recording: &mut Recording<R>, guest: &mut Guest) -> Result<Step, CommandError> {
+fn step<R: Input>(recording: &mut Recording<R>, guest: &mut Guest) -> Result<Step, CommandError> {
     let Some(event) = recording.event()? else {
         return Ok(Step::End);
     };
@@ -143,8 +138,10 @@ fn step<R: BufRead>(recording: &mut Recording<R>, guest: &mut Guest) -> Result<S
             let words = [
                 width, height, stride, format, position, mouse_mode, flags, kind,
             ];
-            let pixels = recording.blob()?;
-            guest.create_primary(words.map(|word| word as u32), &pixels)?;
+            guest.destroy_primary();
+            let len = recording.blob_len()?;
+            recording.blob_into(&guest.frame_buffer(len)?)?;
+            guest.create_primary(words.map(|word| word as u32));
         }
         EventKind::Request(kind) if DESTROY_PRIMARY.contains(&kind) => guest.destroy_primary(),
         EventKind::Request(kind) if DESTROY_SURFACES.contains(&kind) => {

@@ -5,7 +5,10 @@
 //! to it: lines of a name and numbers, in a fixed order, and blobs (`binary 0 NAME SIZE:`, the bytes,
 //! a line end).
 
-use std::io::{self, BufRead, Read};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+
+use vm_memory::{ReadVolatile, VolatileMemoryError, VolatileSlice};
 
 /// The first line.
 const HEADER: &str = "SPICE_REPLAY 1";
@@ -53,7 +56,84 @@ pub struct Recording<R> {
     at: u64,
 }
 
-impl<R: BufRead> Recording<R> {
+/// What a recording is read from.
+pub trait Input: BufRead {
+    /// Fills guest memory with the bytes that come next.
+    ///
+    /// # Errors
+    /// The system's, and [`io::ErrorKind::UnexpectedEof`] if there are not so many.
+    fn fill(&mut self, memory: &VolatileSlice<'_>) -> io::Result<()> {
+        let mut done = 0;
+        while done < memory.len() {
+            let piece = self.fill_buf()?;
+            if piece.is_empty() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let count = piece.len().min(memory.len() - done);
+            let here = memory.subslice(done, count).map_err(io::Error::other)?;
+            here.copy_from(&piece[..count]);
+            self.consume(count);
+            done += count;
+        }
+        Ok(())
+    }
+}
+
+/// A recording that is not packed: its blobs are read to where they belong.
+pub struct TextFile(BufReader<File>);
+
+impl TextFile {
+    /// Bytes that are read ahead, about as many as the lines of a command have.
+    const AHEAD: usize = 4096;
+
+    /// One from where `file` is.
+    pub fn new(file: File) -> Self {
+        Self(BufReader::with_capacity(Self::AHEAD, file))
+    }
+}
+
+impl Read for TextFile {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        self.0.read(to)
+    }
+}
+
+impl BufRead for TextFile {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.0.fill_buf()
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.0.consume(count);
+    }
+}
+
+impl Input for TextFile {
+    fn fill(&mut self, memory: &VolatileSlice<'_>) -> io::Result<()> {
+        let ahead = self.0.buffer();
+        let count = ahead.len().min(memory.len());
+        memory.copy_from(&ahead[..count]);
+        self.0.consume(count);
+        let rest = memory.offset(count).map_err(io::Error::other)?;
+        let read = self.0.get_mut().read_exact_volatile(&mut rest.clone());
+        read.map_err(|error| match error {
+            VolatileMemoryError::IOError(error) => error,
+            other => io::Error::other(other),
+        })
+    }
+}
+
+/// One that is packed, or in memory.
+impl<R: Read> Input for BufReader<R> {}
+impl Input for &[u8] {}
+
+impl<I: Input + ?Sized> Input for Box<I> {
+    fn fill(&mut self, memory: &VolatileSlice<'_>) -> io::Result<()> {
+        (**self).fill(memory)
+    }
+}
+
+impl<R: Input> Recording<R> {
     /// Begins to read one.
     ///
     /// # Errors
@@ -155,12 +235,16 @@ impl<R: BufRead> Recording<R> {
     /// No blob is there, or it is larger than anything sensible.
     pub fn blob(&mut self) -> Result<Vec<u8>, RecordingError> {
         let len = self.blob_len()?;
-        let mut bytes = Vec::with_capacity(len);
-        self.blob_bytes(len, |piece| bytes.extend(piece))?;
+        let mut bytes = Vec::new();
+        (&mut self.input).take(len as u64).read_to_end(&mut bytes)?;
+        if bytes.len() < len {
+            return Err(RecordingError::CutShort);
+        }
+        self.end_blob(len)?;
         Ok(bytes)
     }
 
-    /// Bytes of the blob that comes next; [`blob_bytes`](Self::blob_bytes) has to be called with that.
+    /// Bytes of the blob that comes next, which [`blob_into`](Self::blob_into) reads.
     ///
     /// # Errors
     /// No blob is there, or it is larger than anything sensible.
@@ -186,31 +270,26 @@ impl<R: BufRead> Recording<R> {
         })
     }
 
-    /// Gives `take` the bytes of a blob piece by piece, as they are read: blobs are most of a recording.
+    /// Reads a blob of as many bytes as `memory` has: most of a recording is read so, and copied once.
     ///
     /// # Errors
     /// It ends before.
-    pub fn blob_bytes(
-        &mut self,
-        len: usize,
-        mut take: impl FnMut(&[u8]),
-    ) -> Result<(), RecordingError> {
-        let mut left = len;
-        // The line end behind it is nobody's.
-        loop {
-            let piece = self.input.fill_buf()?;
-            if piece.is_empty() {
-                return Err(RecordingError::CutShort);
-            }
-            let count = piece.len().min(left);
-            if count == 0 {
-                self.input.consume(1);
-                break;
-            }
-            take(&piece[..count]);
-            self.input.consume(count);
-            left -= count;
+    pub fn blob_into(&mut self, memory: &VolatileSlice<'_>) -> Result<(), RecordingError> {
+        self.input
+            .fill(memory)
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::UnexpectedEof => RecordingError::CutShort,
+                _ => error.into(),
+            })?;
+        self.end_blob(memory.len())
+    }
+
+    /// Leaves out the line end after a blob, which is nobody's.
+    fn end_blob(&mut self, len: usize) -> Result<(), RecordingError> {
+        if self.input.fill_buf()?.is_empty() {
+            return Err(RecordingError::CutShort);
         }
+        self.input.consume(1);
         self.at += len as u64 + 1;
         Ok(())
     }
