@@ -43,7 +43,8 @@ const KEPT: usize = 2 * 1024 * 1024;
 pub(super) struct Draft {
     /// At most one for each row of each rectangle.
     spans: Vec<Span>,
-    /// Of the spans, and what is between them; those from `end` on mean nothing.
+    /// Of the spans, and what is between them: as many as the surface has, of which those from `end` on mean
+    /// nothing. What no drawing has needed yet is no memory either.
     pixels: Vec<u32>,
     end: usize,
     /// Different pixels.
@@ -95,7 +96,7 @@ impl Canvas {
         distance: Option<(i64, i64)>,
         mut source: impl FnMut(u32, u32, &mut [u32]) -> bool,
     ) {
-        draft.clear();
+        draft.clear(self.pixels.len());
         region.clipped(self.area()).visit(|rect| {
             let (left, width) = (rect.left as u32, rect.width());
             for y in rect.top as u32..rect.bottom as u32 {
@@ -166,23 +167,20 @@ impl Canvas {
 }
 
 impl Draft {
-    fn clear(&mut self) {
+    /// Makes it one of a drawing on a surface of so many pixels.
+    fn clear(&mut self, surface: usize) {
+        if self.pixels.len() != surface || self.end > KEPT {
+            self.pixels = vec![0; surface];
+        }
         self.spans.clear();
         (self.end, self.changed) = (0, 0);
         self.target.clear();
-        for pixels in [&mut self.pixels, &mut self.target] {
-            pixels.truncate(KEPT);
-            pixels.shrink_to(KEPT);
-        }
+        self.target.shrink_to(KEPT);
     }
 
     /// Where a row of new pixels is put before it is noted.
     fn next_row(&mut self, width: usize) -> &mut [u32] {
-        let end = self.end + width;
-        if self.pixels.len() < end {
-            self.pixels.resize(end, 0);
-        }
-        &mut self.pixels[self.end..end]
+        &mut self.pixels[self.end..self.end + width]
     }
 
     /// Takes the next row, which goes to row `y` from `x` on, if it is not what is there.
