@@ -98,6 +98,11 @@ impl Codecs {
         self.0.retain(|&other| other != codec);
     }
 
+    /// Whether it is one of them.
+    pub(crate) fn has(&self, codec: VideoCodec) -> bool {
+        self.0.contains(&codec)
+    }
+
     /// The one for a film of this size, if there is any.
     pub(crate) fn best(&self, size: Size) -> Option<VideoCodec> {
         self.0.iter().copied().find(|codec| codec.takes(size))

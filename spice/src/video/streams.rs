@@ -57,6 +57,8 @@ pub(crate) struct Stream {
     /// begins when it goes on.
     pub(crate) hides: bool,
     pub(crate) pace: Pace,
+    /// Until then it stays what it is, if the client only likes another codec better.
+    settled: Instant,
     /// When it is looked at whether it is like a photograph still, and how often it was not.
     look_at: Instant,
     doubts: u32,
@@ -104,6 +106,9 @@ const LAST_WAIT: Duration = Duration::from_secs(8);
 /// be found to be none.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 const DOUBTS: u32 = 2;
+/// How long a stream lasts at least if a client changes its mind about codecs, so that one which does so all
+/// the time does not have encoders made all the time.
+const LEAST_LIFE: Duration = Duration::from_secs(2);
 /// How much of the link exact pixels may take before they are too much for it.
 const TOO_MUCH: f64 = 0.7;
 
@@ -157,7 +162,7 @@ impl Streams {
         self.ability.codecs.best(film.area.size())
     }
 
-    /// The client tells what codecs it likes, by their numbers. Streams of another end, to begin anew.
+    /// The client tells what codecs it likes, by their numbers. Streams of another end soon, to begin anew.
     pub(crate) fn prefer(&mut self, wish: &[u8]) {
         self.ability.codecs.prefer(wish);
     }
@@ -180,8 +185,12 @@ impl Streams {
             let follows = *sized && stream.codec == VideoCodec::Mjpeg;
             let is_another = film.area != stream.film.area && !follows;
             let has_better = codecs.best(film.area.size()) != Some(stream.codec);
-            if is_another || has_better || stream.doubts >= DOUBTS {
+            let may_change = stream.settled <= now || !codecs.has(stream.codec);
+            if is_another || has_better && may_change || stream.doubts >= DOUBTS {
                 return Act::End { stream: id };
+            }
+            if has_better {
+                wait(stream.settled);
             }
             stream.film = film;
             if follows {
@@ -248,6 +257,7 @@ impl Streams {
             playing: true,
             hides: self.ability.hides || codec == VideoCodec::Mjpeg,
             pace: Pace::new(now),
+            settled: now + LEAST_LIFE,
             look_at: now + LOOK_AGAIN,
             doubts: 0,
         });

@@ -248,7 +248,10 @@ fn a_wish_for_another_codec_begins_the_stream_anew() {
 
     streams.prefer(&[3]);
     assert_eq!(streams.next(&[film], now, &NOISY), Act::Show { stream: 0 });
+    // Not again and again: a stream that has just begun goes on for a while.
     streams.prefer(&[1]);
+    assert_eq!(streams.next(&[film], now, &NOISY), Act::Show { stream: 0 });
+    let now = now + LEAST_LIFE;
     assert_eq!(streams.next(&[film], now, &NOISY), Act::End { stream: 0 });
     streams.end(0, now);
     assert_eq!(streams.next(&[film], now, &NOISY), Act::Try(film));
