@@ -56,6 +56,7 @@ bench: install-test ## figures as shipped, next to QEMU's; SECTIONS="startup slo
 	$(if $(filter replay,$(or $(SECTIONS),replay)),$(CARGO) build --profile dist -p caraway-qxl --example replay)
 	$(CARGO) build -p caraway-tests --bins
 	$(if $(SECTIONS),,$(CARGO) bench -p caraway-spice --bench codecs)
+	$(if $(SECTIONS),,$(CARGO) test --release -p caraway-video --all-features weigh -- --ignored --nocapture)
 	CARAWAY_BIN=$(TARGET_DIR)/dist/caraway $(TARGET_DIR)/debug/bench $(SECTIONS)
 
 check: fmt clippy doc deny ## everything .ci/run asks before it tests

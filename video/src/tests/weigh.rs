@@ -1,4 +1,4 @@
-//! What films weigh. Run by hand: `cargo test --release -p caraway-video --features vp8,h264 -- --ignored --nocapture`.
+//! What films weigh, at which likeness, and how long they take: `make bench` prints it.
 
 use std::time::{Duration, Instant};
 
@@ -102,7 +102,7 @@ fn landscape(at: u32, detail: f64) -> Vec<u8> {
 }
 
 #[test]
-#[ignore = "prints figures, and takes a while"]
+#[ignore = "figures for make bench"]
 fn films_of_1920_by_1080_weigh() {
     for detail in [0.55, 0.75] {
         println!("detail {detail}");
