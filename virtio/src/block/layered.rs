@@ -12,7 +12,7 @@ use parking_lot::RwLock;
 
 use super::buffers;
 use super::layer::{Journal, Layer};
-use super::plain::Direction;
+use super::plain::{self, Direction};
 
 /// `imago`'s view of an image and of what is under it.
 pub(crate) type Access = FormatAccess<Layer>;
@@ -99,7 +99,7 @@ impl Layered {
                 }
             }
             at = at.saturating_add(now);
-            left = super::plain::after(rest, now as usize);
+            left = plain::after(rest, now as usize);
             rest = &left;
         }
         match direction {
@@ -154,7 +154,7 @@ impl Layered {
     /// # Errors
     /// The host's.
     pub(crate) fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
-        self.free(offset, len, |access, at, len| {
+        self.free(offset, len, true, |access, at, len| {
             match access.discard_to_any(at, len) {
                 // Of a version 2 image: it may keep them.
                 Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(()),
@@ -179,7 +179,7 @@ impl Layered {
                 self.write(at, &zeroes[..len as usize])?;
             }
         }
-        self.free(first, last - first, |access, at, len| {
+        self.free(first, last - first, unmap, |access, at, len| {
             let done = if unmap {
                 access.discard_to_zero(at, len)
             } else {
@@ -195,18 +195,27 @@ impl Layered {
         })
     }
 
-    /// Does `what` to a range, one L2 table's share after the other.
+    /// Does `what` to a range, one L2 table's share after the other. If `unmap`, the host gets back what the
+    /// clusters took that are in use no longer.
     fn free(
         &self,
         offset: u64,
         len: u64,
+        unmap: bool,
         what: impl Fn(&mut Access, u64, u64) -> io::Result<()>,
     ) -> io::Result<()> {
         let writer = self.writer()?;
         let mut access = self.access.write();
         for (at, len) in pieces(offset, len, writer.cluster * (writer.cluster / 8)) {
+            let used = match unmap {
+                true => extents(&access, at, len, writer.cluster)?,
+                false => Vec::new(),
+            };
             what(&mut access, at, len)?;
             writer.after_change(&access)?;
+            for extent in used {
+                writer.punch(&access, &extent)?;
+            }
         }
         Ok(())
     }
@@ -243,6 +252,28 @@ impl Writer {
         Ok(())
     }
 
+    /// Makes a hole in the file of what of an extent the disk has no longer. The tables say so already; whoever
+    /// sees them as they were before, as after a power failure, finds zeroes, which a discard may leave.
+    fn punch(&self, access: &Access, extent: &Extent) -> io::Result<()> {
+        let mut done = 0;
+        while done < extent.len {
+            let (mapping, found) =
+                access.get_shallow_mapping(extent.at + done, extent.len - done)?;
+            let place = extent.place + done;
+            let stays = matches!(mapping, ShallowMapping::Raw { offset, .. } if offset == place);
+            if found == 0 {
+                break;
+            }
+            // Not every file system can. Then the room is the image's for other clusters, as ever.
+            if !stays && let Err(error) = plain::allocate(&self.file, plain::PUNCH, place, found) {
+                tracing::debug!(%error, "no hole could be made in a disk image");
+                break;
+            }
+            done += found;
+        }
+        Ok(())
+    }
+
     /// Lets the tables in. Nothing else is done with the image meanwhile.
     fn let_in(&self, access: &Access) -> io::Result<()> {
         access.flush()?;
@@ -262,6 +293,39 @@ fn is_mapped(access: &Access, mut offset: u64, mut len: u64) -> io::Result<bool>
         len = len.saturating_sub(found);
     }
     Ok(true)
+}
+
+/// Clusters that follow each other on the disk and in the file, and that nothing else refers to.
+struct Extent {
+    /// Where they are on the disk.
+    at: u64,
+    /// Where they are in the file.
+    place: u64,
+    len: u64,
+}
+
+/// The whole clusters of a range that are in the file.
+fn extents(access: &Access, offset: u64, len: u64, cluster: u64) -> io::Result<Vec<Extent>> {
+    let end = offset.saturating_add(len);
+    let end = end - end % cluster;
+    let mut at = offset.next_multiple_of(cluster);
+    let mut extents = Vec::new();
+    while at < end {
+        let (mapping, len) = access.get_shallow_mapping(at, end - at)?;
+        if let ShallowMapping::Raw {
+            offset: place,
+            writable: true,
+            ..
+        } = mapping
+        {
+            extents.push(Extent { at, place, len });
+        }
+        if len == 0 {
+            break;
+        }
+        at += len;
+    }
+    Ok(extents)
 }
 
 /// Cuts a range at the multiples of `step`.

@@ -116,6 +116,9 @@ pub(crate) fn after(buffers: &[libc::iovec], mut moved: usize) -> Vec<libc::iove
     left
 }
 
+/// What makes a hole in a file, and leaves its length.
+pub(crate) const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+
 /// Changes the allocation of `len` bytes from `offset` (`fallocate(2)`).
 pub(crate) fn allocate(file: &File, mode: i32, offset: u64, len: u64) -> io::Result<()> {
     let number = |value| libc::off64_t::try_from(value).map_err(|_| io::ErrorKind::InvalidInput);

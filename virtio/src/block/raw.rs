@@ -167,13 +167,12 @@ impl RawImage {
 
 /// The mode of `fallocate` and its range, for work that is one.
 pub(crate) fn allocation(work: Work) -> Option<(i32, u64, u64)> {
-    const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
     const ZERO: i32 = libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE;
     match work {
-        Work::Discard { offset, len } => Some((PUNCH, offset, len)),
+        Work::Discard { offset, len } => Some((plain::PUNCH, offset, len)),
         Work::Zero {
             offset, len, unmap, ..
-        } => Some((if unmap { PUNCH } else { ZERO }, offset, len)),
+        } => Some((if unmap { plain::PUNCH } else { ZERO }, offset, len)),
         _ => None,
     }
 }

@@ -1,6 +1,8 @@
 //! qcow2 images, made by the library that reads them: what other programs say of them is for the
 //! tests that have those.
 
+use std::os::unix::fs::MetadataExt;
+
 use imago::file::File as ImageFile;
 use imago::qcow2::Qcow2;
 use imago::{FormatCreateBuilder, FormatDriverBuilder, Storage, StorageCreateOptions};
@@ -81,6 +83,38 @@ fn zeroes_and_discards_of_any_part_leave_the_neighbours_alone() {
     assert_eq!(bytes[64 * 512..320 * 512], [0; 256 * 512]);
     assert_eq!(bytes[512 * 512..640 * 512], [0; 128 * 512]);
     assert_eq!(ranges(0xcc), 0x8_0000 - 384 * 512);
+}
+
+#[test]
+fn what_is_discarded_is_the_hosts_again() {
+    let folder = TempDir::new().unwrap();
+    let taken = || {
+        std::fs::metadata(folder.path().join("a.qcow2"))
+            .unwrap()
+            .blocks()
+            * 512
+    };
+    let mut rig = rig(&folder);
+    rig.machine.put(DATA, &[0xcc; 0x1_0000]);
+    for sector in (0..2048).step_by(128) {
+        rig.request(OUT, sector, &[readable(DATA, 0x1_0000)]);
+    }
+    rig.request(FLUSH, 0, &[]);
+    let full = taken();
+
+    // All but the first and the last cluster, and of these some sectors; then the first by zeroes.
+    let discarded = rig.range(DISCARD, 120, 1800 + 8, 0);
+    let discarded = (discarded, full - taken());
+    let zeroed = rig.range(WRITE_ZEROES, 0, 128, 1);
+    let zeroed = (zeroed, full - taken());
+    rig.request(FLUSH, 0, &[]);
+    drop(rig);
+
+    assert_eq!(discarded, (OK, 14 << 16));
+    assert_eq!(zeroed, (OK, 15 << 16));
+    let bytes = seen_from_outside(&folder, SIZE as usize);
+    let kept = bytes.iter().filter(|&&byte| byte == 0xcc).count();
+    assert_eq!(kept, 0x1_0000);
 }
 
 #[test]
