@@ -66,6 +66,10 @@ impl Ends {
         Box::new(Stream(self.clone(), id))
     }
 
+    fn has(&self, id: ConnectionId) -> bool {
+        self.0.lock().expect("no panic").contains_key(&id)
+    }
+
     fn ids(&self) -> Vec<ConnectionId> {
         let ends = self.0.lock().expect("no panic");
         let mut ids: Vec<_> = ends.keys().copied().collect();
@@ -286,6 +290,10 @@ impl Guest {
     /// Has the host's ends do something.
     fn stir(&mut self, dice: &mut Dice<'_>) {
         for id in self.ends.ids() {
+            // What the others were told may have ended it.
+            if !self.ends.has(id) {
+                continue;
+            }
             self.ends.with(id, |end| {
                 end.room += dice.up_to(40_000);
                 end.to_guest = (end.to_guest + dice.up_to(40_000)).min(1 << 20);
