@@ -212,6 +212,8 @@ pub(crate) struct Session {
     wanted_mode: Mutex<Option<MouseMode>>,
     /// The images that its display channels can refer to.
     pub(crate) dictionary: Dictionary,
+    /// Numbers of images that are taken: its displays keep their images together.
+    images: AtomicU64,
     round_trip: AtomicU64,
 }
 
@@ -245,6 +247,7 @@ impl Session {
             channels: Mutex::default(),
             wanted_mode: Mutex::default(),
             dictionary: Dictionary::default(),
+            images: AtomicU64::new(0),
             round_trip: AtomicU64::new(NOT_MEASURED),
         })
     }
@@ -252,6 +255,11 @@ impl Session {
     /// The ticket that each of its channels has to prove.
     pub(crate) fn ticket(&self) -> Option<&Arc<Ticket>> {
         self.ticket.as_ref()
+    }
+
+    /// The first of so many numbers of images that none of its displays ever used.
+    pub(crate) fn take_images(&self, count: u64) -> u64 {
+        self.images.fetch_add(count, Ordering::Relaxed)
     }
 
     /// What it may do; the same from its first channel to its last.

@@ -12,7 +12,7 @@ use caraway_spice::{
     Config, CursorImage, CursorKind, DisplaySource, Ending, Framebuffer, Head, Locks, MouseMode,
     Point, Rect, SessionEvent, Size,
 };
-use common::{CURSOR, Canvas, DISPLAY, Fixture, INPUTS, Link, MAIN, wait_for, word};
+use common::{CURSOR, Canvas, Channel, DISPLAY, Fixture, INPUTS, Link, MAIN, wait_for, word};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -315,6 +315,108 @@ fn a_photograph_on_a_page_is_an_image_of_its_own() {
     let of_photograph: u32 = images.iter().map(common).sum();
     assert!(of_photograph > pixels(photograph) / 4 * 3, "{images:?}");
     assert!((sent - of_photograph) * 8 < sent, "{images:?}");
+}
+
+/// A client that keeps images of so many pixels.
+fn keeper(fixture: &Fixture, pixels: usize) -> (Channel, Channel, Canvas) {
+    let (main, session) = fixture.main();
+    let mut display = fixture
+        .link(DISPLAY, session)
+        .expect("the session is there");
+    let bytes = (pixels * 4) as u64;
+    let init = [&[1][..], &bytes.to_le_bytes(), &[0; 5]].concat();
+    display.send(101, &init);
+    let mut canvas = Canvas::default();
+    canvas.keeps = pixels;
+    (main, display, canvas)
+}
+
+/// The colours of one of several photographs at a place on it.
+fn photograph(number: u32) -> impl Fn(u32, u32) -> u32 {
+    move |x, y| {
+        let grain = (x * 31 + y * 17 + number * 7) % 29;
+        let channels = [x / 3 + number, y / 3 + number * 5, grain + number, 0];
+        u32::from_le_bytes(channels.map(|channel| channel as u8))
+    }
+}
+
+#[test]
+fn a_photograph_that_is_uncovered_comes_from_what_the_client_keeps() {
+    let size = Size {
+        width: 640,
+        height: 384,
+    };
+    let fixture = Fixture::new(Config::default(), size);
+    let (_main, mut display, mut canvas) = keeper(&fixture, 1 << 20);
+    canvas.catch_up(&mut display, &fixture.screen);
+    fixture.screen.draw(Rect::of_size(size), photograph(1));
+    canvas.catch_up(&mut display, &fixture.screen);
+    let window = Rect {
+        left: 100,
+        top: 50,
+        right: 401,
+        bottom: 303,
+    };
+    fixture.screen.fill(window, 0x0080_8080);
+    canvas.catch_up(&mut display, &fixture.screen);
+    let before = canvas.repeated;
+
+    fixture
+        .screen
+        .draw(window, |x, y| photograph(1)(x + 100, y + 50));
+    canvas.catch_up(&mut display, &fixture.screen);
+
+    // Pieces are cut otherwise than before, and what is left over may be too little.
+    let (all, repeated) = (window.width() * window.height(), canvas.repeated - before);
+    assert!(repeated > all / 4 * 3, "{repeated} of {all} pixels");
+}
+
+#[test]
+fn what_a_client_keeps_stays_within_its_room_and_is_what_the_screen_shows() {
+    const KEPT: usize = 100_000;
+    let size = Size {
+        width: 500,
+        height: 400,
+    };
+    let fixture = Fixture::new(Config::default(), size);
+    let (_main, mut display, mut canvas) = keeper(&fixture, KEPT);
+    let mut random = StdRng::seed_from_u64(5);
+    let mut below = |end: u32| random.gen_range(0..end);
+    for step in 0..150 {
+        let (left, top) = (below(400), below(300));
+        let (right, bottom) = (left + 30 + below(70), top + 30 + below(70));
+        let area = Rect {
+            left: left as i32,
+            top: top as i32,
+            right: right as i32,
+            bottom: bottom as i32,
+        };
+        // Photographs that stay where they are, ones that are scrolled, and other things.
+        let (number, by) = (below(4), below(2) * below(90));
+        match below(4) {
+            0 => paint(&fixture, area, step),
+            _ => fixture
+                .screen
+                .draw(area, |x, y| photograph(number)(x + by, y + by)),
+        }
+        if below(3) == 0 {
+            canvas.catch_up(&mut display, &fixture.screen);
+        }
+        if step % 50 == 49 {
+            let size = Size {
+                width: 500 + step,
+                height: 400,
+            };
+            fixture.screen.set_size(size);
+        }
+    }
+    canvas.catch_up(&mut display, &fixture.screen);
+    let (repeated, forgotten) = (canvas.repeated, canvas.forgotten);
+    assert!(
+        repeated > 20_000,
+        "{repeated} pixels came from what is kept"
+    );
+    assert!(forgotten > 20, "{forgotten} images were forgotten");
 }
 
 #[test]

@@ -10,7 +10,7 @@
 //! that draws faster than the link takes costs no wake-ups; each piece's acknowledgement is one.
 //!
 //! Photographs that would keep the link busy for longer than [`SLOW`] go as lossy images first, and exactly once
-//! nothing else is to be sent.
+//! nothing else is to be sent. Exact ones the client keeps, and what of them comes again is drawn from there.
 //!
 //! What clients insist on: `SURFACE_CREATE` of a primary surface before anything is drawn; `MARK`
 //! before a viewer's widget shows anything; and one image of the whole surface as the first drawing
@@ -102,7 +102,6 @@ pub(super) async fn serve(
         shared: &shared,
         writer,
         screen: None,
-        images: 0,
         encoder: Encoder::default(),
         films: Films::default(),
     };
@@ -148,6 +147,8 @@ async fn read(context: &Context, shared: &Shared, reader: &mut MessageReader) ->
 /// `SPICE_MSGC_DISPLAY_INIT`: what the client keeps.
 #[derive(Debug, Clone, Copy)]
 struct Init {
+    /// Bytes of images.
+    cache: usize,
     dictionary: u8,
     /// Pixels in it; 0 if there is none.
     window: usize,
@@ -155,11 +156,13 @@ struct Init {
 
 impl Init {
     fn parse(fields: &mut Reader) -> Result<Self, Truncated> {
-        // The number and the size of the image cache, which nothing uses yet.
-        fields.bytes(9)?;
+        // The number of the image cache, which is the same on all displays of a client.
+        fields.u8()?;
+        let cache = fields.u64()?.cast_signed();
         let dictionary = fields.u8()?;
         let window = fields.u32()?.cast_signed();
         Ok(Self {
+            cache: usize::try_from(cache).unwrap_or(0),
             dictionary,
             window: usize::try_from(window).unwrap_or(0),
         })
@@ -198,7 +201,6 @@ struct Sender<'a> {
     shared: &'a Shared,
     writer: &'a mut MessageWriter,
     screen: Option<Screen>,
-    images: u64,
     encoder: Encoder,
     films: Films,
 }
@@ -223,7 +225,8 @@ impl Sender<'_> {
             .await
             .map_err(|_| Ending::NotInitialised)?;
         let dictionary = &self.context.session.dictionary;
-        self.encoder = Encoder::with_dictionary(dictionary, init.dictionary, init.window);
+        self.encoder = Encoder::with_dictionary(dictionary, init.dictionary, init.window)
+            .with_cache(self.cache_pixels(init));
         self.send(Message::new(id::INVAL_ALL_PALETTES)).await?;
 
         loop {
@@ -274,6 +277,18 @@ impl Sender<'_> {
                 }
                 None => viewer.wake.notified().await,
             }
+        }
+    }
+
+    /// Pixels of images that the client keeps for this display. Some count their room in pixels and some in bytes.
+    fn cache_pixels(&self, init: Init) -> usize {
+        // The browser console is the one client that has no monitors. It draws whole images only.
+        let draws_parts = self.context.capabilities.has(id::CAP_MONITORS_CONFIG);
+        let displays = self.context.server.devices().displays.len().max(1);
+        if draws_parts {
+            init.cache / 4 / displays
+        } else {
+            0
         }
     }
 
@@ -357,6 +372,9 @@ impl Sender<'_> {
         }
         for drawing in drawings.accepted {
             viewer.sent_damage(drawing.area, drawing.message.len(), drawing.is_exact);
+            if !drawing.forgets.is_empty() {
+                self.send(draw::forget(&drawing.forgets)).await?;
+            }
             self.send(drawing.message).await?;
         }
         Ok(())
@@ -379,9 +397,8 @@ impl Sender<'_> {
             codec: self.shared.client.lock().codec,
             how,
             limit,
-            image: self.images,
+            image: self.context.session.take_images(Piece::IMAGES),
         };
-        self.images += Piece::IMAGES;
         let mut encoder = std::mem::take(&mut self.encoder);
         let encode = move || (piece.encode(&mut encoder), encoder);
         let drawings;

@@ -1,6 +1,6 @@
 //! The messages that draw (`spice.proto`, display channel).
 
-use crate::codec::{Image, Pixels};
+use crate::codec::{Image, Known, Pixels};
 use crate::damage::Move;
 use crate::geometry::{Rect, Size};
 use crate::protocol::display as id;
@@ -15,30 +15,25 @@ const OP_PUT: u16 = 8;
 const SOLID: u8 = 1;
 /// Bytes of a `DRAW_COPY` before its image.
 const COPY_LEN: u32 = 57;
+/// `SPICE_IMAGE_FLAGS_CACHE_ME`.
+const CACHE_ME: u8 = 1;
+/// `SPICE_IMAGE_TYPE_FROM_CACHE`.
+const FROM_CACHE: u8 = 103;
+/// `SPICE_RES_TYPE_PIXMAP`.
+const PIXMAP: u8 = 1;
 /// Heads that one message may name.
 const MAX_HEADS: usize = 64;
 
-/// Replaces the pixels of `area` by `image`, whose size is that of `area`. `id` names the image;
-/// nobody caches it, but clients look at it.
+/// Replaces the pixels of `area` by `image`, whose size is that of `area`, and names it `id`.
 pub(super) fn copy(area: Rect, image: &Image, id: u64) -> Message {
-    let whole = Rect::of_size(Size {
+    let size = Size {
         width: image.width,
         height: image.height,
-    });
+    };
+    let flags = if image.keep { CACHE_ME } else { 0 };
     let message = Message::with_capacity(id::DRAW_COPY, image.data.len() + 128);
-    let message = no_mask(
-        base(message, area)
-            .u32(COPY_LEN)
-            .rect(whole)
-            .u16(OP_PUT)
-            .u8(0),
-    )
-    // The image's descriptor.
-    .u64(id)
-    .u8(image.kind as u8)
-    .u8(0)
-    .u32(image.width)
-    .u32(image.height);
+    let message = source(message, area, Rect::of_size(size));
+    let message = descriptor(message, id, image.kind as u8, flags, size);
     let message = match image.unpacked {
         Some(length) => message.u32(length),
         None => message,
@@ -49,6 +44,32 @@ pub(super) fn copy(area: Rect, image: &Image, id: u64) -> Message {
         message
     };
     message.bytes(&image.data)
+}
+
+/// Replaces the pixels of `area` by those of an image that the client keeps.
+pub(super) fn known(area: Rect, known: Known) -> Message {
+    let message = source(Message::new(id::DRAW_COPY), area, known.source);
+    descriptor(message, known.image, FROM_CACHE, 0, known.size)
+}
+
+/// `DisplayBase` and `Copy`, up to the image.
+fn source(message: Message, area: Rect, source: Rect) -> Message {
+    let message = base(message, area).u32(COPY_LEN).rect(source);
+    no_mask(message.u16(OP_PUT).u8(0))
+}
+
+/// `ImageDescriptor`.
+fn descriptor(message: Message, id: u64, kind: u8, flags: u8, size: Size) -> Message {
+    let message = message.u64(id).u8(kind).u8(flags);
+    message.u32(size.width).u32(size.height)
+}
+
+/// The client no longer needs these images, of which it takes 65,535 at once.
+pub(super) fn forget(images: &[u64]) -> Message {
+    let count = u16::try_from(images.len()).unwrap_or(u16::MAX);
+    let message = Message::new(id::INVAL_LIST).u16(count);
+    let images = images.iter().take(count.into());
+    images.fold(message, |message, &image| message.u8(PIXMAP).u64(image))
 }
 
 /// Makes `area` one colour (0x00RRGGBB), if that is what `pixels` are.

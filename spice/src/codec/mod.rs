@@ -4,6 +4,7 @@
 //! and an arm in [`Encoder::encode`].
 
 mod bitmap;
+mod cache;
 mod contest;
 mod deflate;
 mod dictionary;
@@ -16,6 +17,7 @@ pub mod quic_model;
 mod repeats;
 mod texture;
 
+use cache::Cache;
 use contest::Contest;
 use deflate::Deflate;
 pub use dictionary::Dictionary;
@@ -25,6 +27,7 @@ use zerocopy::IntoBytes;
 
 use crate::geometry::{Rect, Size};
 
+pub(crate) use cache::Known;
 pub(crate) use jpeg::Jpeg;
 pub(crate) use texture::{is_gradual, parts};
 
@@ -127,6 +130,11 @@ impl Pixels {
         rest.iter().all(|&pixel| pixel == first).then_some(first)
     }
 
+    fn row(&self, y: usize) -> &[u32] {
+        let width = self.width as usize;
+        &self.data[y * width..][..width]
+    }
+
     /// An image of this size.
     fn image(&self, kind: ImageKind, data: Vec<u8>) -> Image {
         Image {
@@ -134,6 +142,7 @@ impl Pixels {
             width: self.width,
             height: self.height,
             unpacked: None,
+            keep: false,
             data,
         }
     }
@@ -186,6 +195,8 @@ pub struct Image {
     pub height: u32,
     /// Of [`ImageKind::ZlibGlzRgb`], the bytes of what is in the zlib stream.
     pub unpacked: Option<u32>,
+    /// Whether the client is to keep it.
+    pub keep: bool,
     /// The form's own bytes, without the lengths that some forms put before them.
     pub data: Vec<u8>,
 }
@@ -221,6 +232,9 @@ pub struct Encoder {
     spare: Vec<u32>,
     /// The last image, if it is to enter the dictionary.
     unsent: Option<Lease>,
+    cache: Cache,
+    /// The last image, if the client is to keep it.
+    unkept: Option<Pixels>,
 }
 
 impl Encoder {
@@ -234,6 +248,19 @@ impl Encoder {
         }
     }
 
+    /// The same, if the client also keeps images of so many pixels together.
+    pub(crate) fn with_cache(self, pixels: usize) -> Self {
+        Self {
+            cache: Cache::new(pixels),
+            ..self
+        }
+    }
+
+    /// What of a part of new pixels the client keeps, and what not.
+    pub(crate) fn known(&mut self, pixels: &Pixels, part: Rect) -> (Vec<Known>, Vec<Rect>) {
+        self.cache.find(pixels, part)
+    }
+
     /// Pixels in the memory of the image before: what `read` writes, rows of `width * 4` bytes. `None` if
     /// it says that it could not, or if these are no pixels, or more than a surface has. The last image,
     /// unless it is [`sent`](Self::sent), never will be.
@@ -244,7 +271,7 @@ impl Encoder {
         height: u32,
         read: impl FnOnce(&mut [u8]) -> bool,
     ) -> Option<Pixels> {
-        self.unsent = None;
+        self.forget_last();
         Pixels::in_memory(std::mem::take(&mut self.spare), width, height, read)
     }
 
@@ -260,7 +287,7 @@ impl Encoder {
     /// unless it is [`sent`](Self::sent), never will be.
     #[must_use]
     pub fn encode(&mut self, codec: Codec, pixels: Pixels) -> Image {
-        self.unsent = None;
+        self.forget_last();
         let image = match codec {
             Codec::Raw => None,
             Codec::Auto if is_gradual(&pixels) => self.gradual(&pixels),
@@ -279,14 +306,24 @@ impl Encoder {
                 self.unsent = None;
                 pixels.image(ImageKind::Bitmap, bitmap::encode(&pixels))
             });
-        self.recycle(pixels);
-        image
+        let keep = image.kind == ImageKind::Quic && self.cache.takes(pixels.data.len());
+        if keep {
+            self.unkept = Some(pixels);
+        } else {
+            self.recycle(pixels);
+        }
+        Image { keep, ..image }
+    }
+
+    fn forget_last(&mut self) {
+        self.unsent = None;
+        self.unkept = None;
     }
 
     /// A lossy image of a photograph or gradient; `None` of anything else, or if it would be no shorter than
     /// exact ones mostly are.
     pub(crate) fn encode_lossy(&mut self, pixels: &Pixels) -> Option<Image> {
-        self.unsent = None;
+        self.forget_last();
         let worthwhile = pixels.data.len() >= LOSSY_PIXELS && is_gradual(pixels);
         let jpeg = Jpeg::new(pixels.size(), LOSSY_QUALITY).filter(|_| worthwhile)?;
         let data = jpeg.whole(pixels.data.as_bytes())?;
@@ -351,6 +388,13 @@ impl Encoder {
         if let Some(lease) = self.unsent.take() {
             lease.sent();
         }
+    }
+
+    /// The client will keep the image that was encoded last by this number, if it is to be [kept](Image::keep).
+    /// What it has to forget before.
+    pub(crate) fn keep(&mut self, image: u64) -> Vec<u64> {
+        let unkept = self.unkept.take();
+        unkept.map_or_else(Vec::new, |pixels| self.cache.keep(image, pixels))
     }
 }
 

@@ -346,6 +346,11 @@ pub fn word(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
 }
 
+/// The same of eight bytes.
+pub fn long(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
+}
+
 /// A connection after its link stage.
 pub struct Channel {
     pub raw: Raw,
@@ -430,6 +435,12 @@ pub struct Canvas {
     pub is_blind: bool,
     /// Where QUIC images went.
     pub photographs: Vec<[u32; 4]>,
+    /// Images that it was asked to keep, with their widths, and how many pixels it is ready to.
+    pub kept: BTreeMap<u64, (u32, Vec<u32>)>,
+    pub keeps: usize,
+    /// How many pixels were drawn from what it keeps, and how many images it was told to forget.
+    pub repeated: u32,
+    pub forgotten: usize,
     /// The pixel that was seen to be another than on the screen.
     wrong: usize,
 }
@@ -446,6 +457,15 @@ impl Canvas {
         match kind {
             3 | 108 => {}
             102 => self.marked = true,
+            105 => {
+                let images = &body[2..];
+                assert_eq!(images.len(), usize::from(body[0]) * 9);
+                for image in images.chunks(9) {
+                    assert_eq!(image[0], 1, "a pixmap");
+                    assert!(self.kept.remove(&long(image, 1)).is_some(), "it was kept");
+                    self.forgotten += 1;
+                }
+            }
             104 => {
                 let to = rect(&body, 4);
                 let (x, y) = (word(&body, 21), word(&body, 25));
@@ -506,7 +526,13 @@ impl Canvas {
             }
             315 => {
                 assert!(self.streams.is_empty(), "streams outlive their surface");
-                *self = Self::default();
+                *self = Self {
+                    kept: std::mem::take(&mut self.kept),
+                    keeps: self.keeps,
+                    repeated: self.repeated,
+                    forgotten: self.forgotten,
+                    ..Self::default()
+                };
             }
             317 => self.monitors = Some(u16::from_le_bytes([body[0], body[1]])),
             other => panic!("message {other}"),
@@ -524,17 +550,10 @@ impl Canvas {
             }
             return;
         }
-        let mut decoder = jpeg_decoder::Decoder::new(jpeg);
-        let rgb = decoder.decode().expect("an independent decoder takes it");
-        let info = decoder.info().expect("it was decoded");
-        let size = (u32::from(info.width), u32::from(info.height));
+        let (size, pixels) = decode_jpeg(jpeg);
         assert_eq!(size, (area[2] - area[0], area[3] - area[1]));
         if shown {
-            let rgb = rgb.as_chunks::<3>().0;
-            self.put(area, |index| {
-                let [r, g, b] = rgb[index];
-                u32::from_be_bytes([0, r, g, b])
-            });
+            self.put(area, |index| pixels[index]);
         }
     }
 
@@ -543,7 +562,22 @@ impl Canvas {
         let image = word(body, 21) as usize;
         assert_eq!(image, 57);
         let (width, height) = (word(body, image + 10), word(body, image + 14));
-        assert_eq!((width, height), (area[2] - area[0], area[3] - area[1]));
+        let (across, down) = (area[2] - area[0], area[3] - area[1]);
+        if body[image + 8] == 103 {
+            assert_eq!(body.len(), image + 18);
+            let [x, y, right, bottom] = rect(body, 25);
+            assert_eq!((right - x, bottom - y), (across, down));
+            let (stride, pixels) = &self.kept[&long(body, image)];
+            assert_eq!((*stride, (stride * height) as usize), (width, pixels.len()));
+            assert!(right <= width && bottom <= height);
+            let rows = (y..bottom).map(|row| (row * stride) as usize);
+            let rows = rows.flat_map(|row| &pixels[row + x as usize..row + right as usize]);
+            let pixels: Vec<u32> = rows.copied().collect();
+            self.put(area, |index| pixels[index]);
+            self.repeated += across * down;
+            return;
+        }
+        assert_eq!((width, height), (across, down));
         let rgb: Vec<u32> = match body[image + 8] {
             0 => {
                 let pixels = body[image + 36..].as_chunks::<4>().0;
@@ -558,6 +592,13 @@ impl Canvas {
                 if form == 1 {
                     self.photographs.push(area);
                 }
+                if form == 105 {
+                    assert_eq!(body[image + 9], 0, "lossy images are not for keeping");
+                    let (size, pixels) = decode_jpeg(data);
+                    assert_eq!(size, (width, height));
+                    self.put(area, |index| pixels[index]);
+                    return;
+                }
                 let decoded = match form {
                     1 => quic::quic_decode(data, width, height),
                     101 => lz::decompress_lz(data).ok().map(|image| image.pixels),
@@ -570,6 +611,12 @@ impl Canvas {
                     .collect()
             }
         };
+        if body[image + 9] == 1 {
+            let before = self.kept.insert(long(body, image), (width, rgb.clone()));
+            assert!(before.is_none(), "two images of one number");
+            let kept: usize = self.kept.values().map(|(_, pixels)| pixels.len()).sum();
+            assert!(kept <= self.keeps, "{kept} pixels are kept");
+        }
         let [left, top, right, bottom] = area.map(|n| n as usize);
         for (y, row) in (top..bottom).zip(rgb.chunks(right - left)) {
             let start = y * self.width as usize;
@@ -617,6 +664,16 @@ impl Canvas {
             self.follow(display);
         }
     }
+}
+
+/// The size and the colours of a JPEG picture.
+fn decode_jpeg(data: &[u8]) -> ((u32, u32), Vec<u32>) {
+    let mut decoder = jpeg_decoder::Decoder::new(data);
+    let rgb = decoder.decode().expect("an independent decoder takes it");
+    let info = decoder.info().expect("it was decoded");
+    let colour = |&[r, g, b]: &[u8; 3]| u32::from_be_bytes([0, r, g, b]);
+    let pixels = rgb.as_chunks().0.iter().map(colour).collect();
+    ((info.width.into(), info.height.into()), pixels)
 }
 
 /// Left, top, right, bottom.

@@ -1,4 +1,4 @@
-//! Photographs on a slow link, as clients that others wrote see them.
+//! Photographs on a slow link, and those that come again, as clients that others wrote see them.
 
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,15 @@ const NOISE: Rect = Rect {
 const REST: Duration = Duration::from_secs(4);
 /// Each JPEG picture has these bytes near its start (ITU-T T.871), and hardly anything else does.
 const JPEG: &[u8] = b"JFIF\0";
+/// What covers most of the photograph for a while, across pieces and images.
+const WINDOW: Rect = Rect {
+    left: 60,
+    top: 50,
+    right: 661,
+    bottom: 453,
+};
+/// Bytes for what is under it, which takes 300 KB as a photograph.
+const FEW: u64 = 8_192;
 /// What a colour of a lossy image may be off by.
 const NEAR: u8 = 48;
 
@@ -126,4 +135,55 @@ fn spice_gtk_takes_lossy_images_and_ends_with_the_exact_pixels() {
     let (_, picture) = gtk.finish();
     assert!(way.has_passed(JPEG));
     screen.picture().assert_same(&picture, "spice-gtk");
+}
+
+#[test]
+fn ryll_has_what_it_keeps_of_a_photograph_drawn_again() {
+    let screen = Screen::open(720, 600);
+    let mut ryll = Ryll::connect(screen.address());
+    let mut wait_until_shown = || {
+        let wanted = screen.picture();
+        wait_for("the screen in ryll", || {
+            wanted
+                .difference(&ryll.screenshot())
+                .is_none()
+                .then_some(())
+        });
+    };
+    hang(screen.framebuffer());
+    wait_until_shown();
+    screen.framebuffer().fill(WINDOW, 0x0070_8090);
+    wait_until_shown();
+    let before = screen.bytes_sent();
+
+    hang(screen.framebuffer());
+
+    wait_until_shown();
+    let bytes = screen.bytes_sent() - before;
+    assert!(bytes < FEW, "{bytes} bytes");
+    assert_eq!(
+        ryll.gaps(),
+        Vec::<std::path::PathBuf>::new(),
+        "{}",
+        ryll.log()
+    );
+}
+
+#[test]
+fn spice_gtk_has_what_it_keeps_of_a_photograph_drawn_again() {
+    let screen = Screen::open(720, 600);
+    let mut gtk = GlibWatch::start(screen.address(), 0);
+    hang(screen.framebuffer());
+    wait_for_rest(&screen, 100_000);
+    screen.framebuffer().fill(WINDOW, 0x0070_8090);
+    wait_for_rest(&screen, 100_000);
+    let before = screen.bytes_sent();
+
+    hang(screen.framebuffer());
+
+    wait_for_rest(&screen, before);
+    let bytes = screen.bytes_sent() - before;
+    let (_, picture) = gtk.finish();
+    screen.picture().assert_same(&picture, "spice-gtk");
+    assert!(bytes < FEW, "{bytes} bytes");
 }

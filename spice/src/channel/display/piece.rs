@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::super::draw;
-use crate::codec::{Codec, Encoder, Pixels, parts};
+use crate::codec::{Codec, Encoder, Known, Pixels, is_gradual, parts};
 use crate::geometry::{Point, Rect};
 use crate::source::DisplaySource;
 use crate::wire::Message;
@@ -38,6 +38,14 @@ pub(super) struct Drawing {
     pub(super) message: Message,
     pub(super) area: Rect,
     pub(super) is_exact: bool,
+    /// Images that the client has to forget before, to have room for the one in it.
+    pub(super) forgets: Vec<u64>,
+}
+
+/// What a piece is drawn by: what the client keeps, and then images of the rest.
+struct Plan {
+    known: Vec<Known>,
+    new: Vec<Rect>,
 }
 
 /// The messages that draw a piece as it was at one moment.
@@ -53,7 +61,7 @@ pub(super) struct Drawings {
 
 impl Piece {
     /// Numbers of images that a piece needs at most.
-    pub(super) const IMAGES: u64 = 5;
+    pub(super) const IMAGES: u64 = 64;
 
     /// What draws it; `None` if the pixels are gone.
     pub(super) fn encode(&self, encoder: &mut Encoder) -> Option<Drawings> {
@@ -61,13 +69,18 @@ impl Piece {
         let read = |pixels: &mut [u8]| self.source.read(self.generation, area, pixels);
         let pixels = encoder.pixels(area.width(), area.height(), read)?;
         let mut drawings = Drawings::default();
-        let parts = self.parts(&pixels);
-        if let [whole] = parts[..] {
-            let drawing = self.draw(0, whole, pixels, encoder);
-            drawings.add(drawing, self.limit, encoder);
+        let plan = self.plan(&pixels, encoder);
+        if let ([], [whole]) = (&plan.known[..], &plan.new[..]) {
+            self.draw(0, *whole, pixels, encoder, &mut drawings);
             return Some(drawings);
         }
-        for (index, part) in (0..).zip(parts) {
+        for known in plan.known {
+            let area = self.place(known.part);
+            drawings
+                .accepted
+                .push(Drawing::exact(draw::known(area, known), area));
+        }
+        for (index, part) in (0..).zip(plan.new) {
             let copy = |bytes: &mut [u8]| {
                 pixels.copy_part(part, bytes);
                 true
@@ -76,20 +89,30 @@ impl Piece {
                 drawings.left.push(self.place(part));
             } else {
                 let pixels = encoder.pixels(part.width(), part.height(), copy)?;
-                let drawing = self.draw(index, part, pixels, encoder);
-                drawings.add(drawing, self.limit, encoder);
+                self.draw(index, part, pixels, encoder, &mut drawings);
             }
         }
         Some(drawings)
     }
 
-    /// What of it goes as an image of its own.
-    fn parts(&self, pixels: &Pixels) -> Vec<Rect> {
+    fn plan(&self, pixels: &Pixels, encoder: &mut Encoder) -> Plan {
         let is_ours = matches!(self.codec, Codec::Auto | Codec::AutoLz);
+        let whole = Rect::of_size(pixels.size());
+        let as_one = Plan {
+            known: Vec::new(),
+            new: vec![whole],
+        };
         if self.how == How::AsOne || !is_ours || pixels.solid().is_some() {
-            return vec![Rect::of_size(pixels.size())];
+            return as_one;
         }
-        parts(pixels)
+        let mut new = parts(pixels);
+        let last = new.pop().filter(|_| !new.is_empty() || is_gradual(pixels));
+        let Some(photograph) = last else {
+            return as_one;
+        };
+        let (known, unknown) = encoder.known(pixels, photograph);
+        new.extend(unknown);
+        Plan { known, new }
     }
 
     /// Where a part of it is on the surface.
@@ -100,17 +123,22 @@ impl Piece {
         })
     }
 
-    /// The message that draws the pixels of a part.
-    fn draw(&self, index: u64, part: Rect, pixels: Pixels, encoder: &mut Encoder) -> Drawing {
+    /// Draws the pixels of a part, unless that makes more bytes than there may be.
+    fn draw(
+        &self,
+        index: u64,
+        part: Rect,
+        pixels: Pixels,
+        encoder: &mut Encoder,
+        drawings: &mut Drawings,
+    ) {
         let area = self.place(part);
         if let Some(message) = draw::fill(area, &pixels) {
             encoder.recycle(pixels);
-            return Drawing {
-                message,
-                area,
-                is_exact: true,
-            };
+            drawings.add(Drawing::exact(message, area), self.limit);
+            return;
         }
+        let id = self.image + index;
         let may_be_lossy = self.how == How::Hastily;
         let lossy = may_be_lossy
             .then(|| encoder.encode_lossy(&pixels))
@@ -123,23 +151,37 @@ impl Piece {
             }
             None => encoder.encode(self.codec, pixels),
         };
-        Drawing {
-            message: draw::copy(area, &image, self.image + index),
-            area,
+        let drawing = Drawing {
             is_exact,
+            ..Drawing::exact(draw::copy(area, &image, id), area)
+        };
+        if let Some(drawing) = drawings.add(drawing, self.limit) {
+            encoder.sent();
+            drawing.forgets = encoder.keep(id);
+        }
+    }
+}
+
+impl Drawing {
+    fn exact(message: Message, area: Rect) -> Self {
+        Self {
+            message,
+            area,
+            is_exact: true,
+            forgets: Vec::new(),
         }
     }
 }
 
 impl Drawings {
     /// Takes one more, unless that makes more bytes than `limit`.
-    fn add(&mut self, drawing: Drawing, limit: usize, encoder: &mut Encoder) {
+    fn add(&mut self, drawing: Drawing, limit: usize) -> Option<&mut Drawing> {
         let before = self.accepted.iter().map(|drawing| drawing.message.len());
         if before.sum::<usize>() + drawing.message.len() > limit {
             self.refused = Some(drawing);
-        } else {
-            encoder.sent();
-            self.accepted.push(drawing);
+            return None;
         }
+        self.accepted.push(drawing);
+        self.accepted.last_mut()
     }
 }
