@@ -123,11 +123,21 @@ fn a_readonly_disk_keeps_what_it_had() {
 
 #[test]
 fn a_qxl_drivers_picture_is_the_same_everywhere() {
+    compare_pictures("qxl");
+}
+
+#[test]
+fn a_picture_in_a_compatibility_mode_is_the_same_everywhere() {
+    compare_pictures("qxl-compatible");
+}
+
+/// Has clients show what the guest draws in this test.
+fn compare_pictures(test: &str) {
     let vm = Vm::bare(
-        "test=qxl hold",
+        &format!("test={test} hold"),
         json!({ "display": { "device": "qxl" }, "spice": { "listen": ["127.0.0.1:0"] } }),
     );
-    vm.wait_for_serial("ok qxl\r\n");
+    vm.wait_for_serial(&format!("ok {test}\r\n"));
     let server = vm.spice();
 
     let ours = vm.screenshot();

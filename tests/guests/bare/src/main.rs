@@ -68,6 +68,7 @@ const TESTS: &[Test] = &[
     ("net-send", virtio::net_load::test_send),
     ("net-receive", virtio::net_load::test_receive),
     ("qxl", qxl::test),
+    ("qxl-compatible", qxl::test_compatible),
     ("heads", qxl::test_heads),
     ("displays", qxl::test_devices),
     ("canvas", canvas::test),

@@ -22,6 +22,7 @@ pub mod port {
     pub const UPDATE_AREA: u16 = 2;
     pub const NOTIFY_OOM: u16 = 4;
     pub const RESET: u16 = 5;
+    pub const SET_MODE: u16 = 6;
     pub const MEMSLOT_ADD: u16 = 8;
     pub const CREATE_PRIMARY: u16 = 12;
     pub const DESTROY_SURFACE: u16 = 14;
@@ -32,6 +33,7 @@ pub mod port {
 /// Offsets in QXLRom.
 mod rom {
     pub const MAGIC: u64 = 0x00;
+    pub const MODES_OFFSET: u64 = 0x18;
     pub const PAGES_OFFSET: u64 = 0x20;
     pub const RAM_HEADER_OFFSET: u64 = 0x2c;
     pub const SLOTS_START: u64 = 0x40;
@@ -68,6 +70,35 @@ const EFFECT_OPAQUE: u8 = 1;
 const FORMAT_32: u8 = 8;
 const SURFACE_32: u32 = 32;
 
+/// Where a drawable has its fields.
+struct Layout {
+    effect: u64,
+    kind: u64,
+    bbox: u64,
+    /// The three surfaces that it depends on, if there is more than one.
+    surfaces: Option<u64>,
+    /// What depends on its type.
+    body: u64,
+}
+
+/// `QXLDrawable`.
+const NATIVE: Layout = Layout {
+    effect: 12,
+    kind: 13,
+    bbox: 31,
+    surfaces: Some(63),
+    body: 123,
+};
+
+/// `QXLCompatDrawable`.
+const COMPAT: Layout = Layout {
+    effect: 8,
+    kind: 9,
+    bbox: 28,
+    surfaces: None,
+    body: 60,
+};
+
 /// Pixels of the primary surface; right and bottom are outside.
 #[derive(Clone, Copy)]
 pub struct Rect {
@@ -96,11 +127,13 @@ const SLOT_IMAGE: u64 = 192;
 const SLOT_DATA: u64 = SLOT_IMAGE + 48;
 const SLOT_PIXELS: u64 = SLOT_DATA + 20;
 
-/// A device in native mode.
+/// A device in native mode, or in a compatibility mode.
 pub struct Qxl {
     width: u32,
     height: u32,
+    layout: &'static Layout,
     ports: u16,
+    rom: u64,
     /// BAR 0.
     memory: u64,
     /// BAR 1.
@@ -149,7 +182,9 @@ impl Qxl {
         let qxl = Self {
             width,
             height,
+            layout: &NATIVE,
             ports,
+            rom,
             memory,
             surfaces,
             ram,
@@ -181,9 +216,34 @@ impl Qxl {
         }
     }
 
-    /// What the device calls an address in BAR 0.
+    /// What the device calls an address in BAR 0. Drivers of the compatibility modes knew no slots.
     pub fn address(&self, at: u64) -> u64 {
-        self.slot << 56 | (at - self.memory)
+        match self.is_compatible() {
+            true => at,
+            false => self.slot << 56 | (at - self.memory),
+        }
+    }
+
+    fn is_compatible(&self) -> bool {
+        self.layout.surfaces.is_none()
+    }
+
+    /// Enters the compatibility mode of its size with so many bits a pixel, with a surface and nothing on it.
+    fn set_mode(&mut self, bits: u32) -> Outcome {
+        const MODE_SIZE: u64 = 32;
+        let modes = self.rom + u64::from(read::<u32>(self.rom + rom::MODES_OFFSET));
+        let is_wanted = |place: &u32| {
+            let mode = modes + 4 + MODE_SIZE * u64::from(*place);
+            // Width, height, bits and orientation.
+            let fields = [4, 8, 12, 28].map(|at| read::<u32>(mode + at));
+            fields == [self.width, self.height, bits, 0]
+        };
+        let place = (0..read::<u32>(modes)).find(is_wanted);
+        let place = place.ok_or_else(|| why(format_args!("no mode of {bits} bits")))?;
+        self.out(port::SET_MODE, place as u8);
+        self.layout = &COMPAT;
+        self.given = 0;
+        Ok(())
     }
 
     /// Makes the primary surface, at the start of BAR 0.
@@ -313,20 +373,38 @@ impl Qxl {
 
     fn drawable(&mut self, kind: u8, area: Rect) -> u64 {
         let drawable = self.command(192);
-        write_drawable(drawable, kind, area);
+        self.write_drawable(drawable, kind, area);
         drawable
+    }
+
+    fn write_drawable(&self, drawable: u64, kind: u8, area: Rect) {
+        write(drawable + self.layout.effect, EFFECT_OPAQUE);
+        write(drawable + self.layout.kind, kind);
+        write_rect(drawable + self.layout.bbox, area);
+        if let Some(surfaces) = self.layout.surfaces {
+            for index in 0..3 {
+                write(drawable + surfaces + 4 * index, -1_i32);
+            }
+        }
+    }
+
+    fn write_fill(&self, drawable: u64, colour: u32) {
+        let body = drawable + self.layout.body;
+        write(body, 1_u32); // a solid brush
+        write(body + 4, colour);
+        write(body + 20, PUT);
     }
 
     fn fill(&mut self, area: Rect, colour: u32) -> Outcome {
         let drawable = self.drawable(DRAW_FILL, area);
-        write_fill(drawable, colour);
+        self.write_fill(drawable, colour);
         self.push(ram::CMD_RING, COMMAND_DRAW, drawable)
     }
 
     fn copy_bits(&mut self, area: Rect, from: (u32, u32)) -> Outcome {
         let drawable = self.drawable(DRAW_COPY_BITS, area);
-        write(drawable + 123, from.0);
-        write(drawable + 127, from.1);
+        write(drawable + self.layout.body, from.0);
+        write(drawable + self.layout.body + 4, from.1);
         self.push(ram::CMD_RING, COMMAND_DRAW, drawable)
     }
 
@@ -358,9 +436,10 @@ impl Qxl {
         write(image + 24, height);
         write(image + 28, width * 4);
         write(image + 40, self.address(data));
-        write(drawable + 123, self.address(image));
-        write_rect(drawable + 131, rect(0, 0, width, height));
-        write(drawable + 147, PUT);
+        let body = drawable + self.layout.body;
+        write(body, self.address(image));
+        write_rect(body + 8, rect(0, 0, width, height));
+        write(body + 24, PUT);
     }
 
     /// A slot for commands with images of at most so many pixels.
@@ -371,8 +450,8 @@ impl Qxl {
     /// Makes `area` one colour; the slot is the device's until [`Qxl::collect`] names it.
     pub fn put_fill(&mut self, slot: Slot, area: Rect, colour: u32) -> Outcome {
         self.begin(slot);
-        write_drawable(slot.0, DRAW_FILL, area);
-        write_fill(slot.0, colour);
+        self.write_drawable(slot.0, DRAW_FILL, area);
+        self.write_fill(slot.0, colour);
         self.push(ram::CMD_RING, COMMAND_DRAW, slot.0)
     }
 
@@ -386,7 +465,7 @@ impl Qxl {
         for at in (0..bytes).step_by(8) {
             write(slot.0 + SLOT_PIXELS + at, pixels());
         }
-        write_drawable(slot.0, DRAW_COPY, area);
+        self.write_drawable(slot.0, DRAW_COPY, area);
         self.write_copy(
             slot.0,
             slot.0 + SLOT_IMAGE,
@@ -445,9 +524,13 @@ impl Qxl {
         self.out(port::UPDATE_AREA, 0);
     }
 
-    /// Reads a pixel of the primary surface.
+    /// Reads a pixel of the primary surface, whose lowest row is the first in the compatibility modes.
     fn pixel(&self, x: u32, y: u32) -> u32 {
         self.update(0, self.width, self.height);
+        let y = match self.is_compatible() {
+            true => self.height - 1 - y,
+            false => y,
+        };
         read::<u32>(self.memory + u64::from((y * self.width + x) * 4)) & 0xff_ffff
     }
 
@@ -506,21 +589,6 @@ impl Qxl {
     }
 }
 
-fn write_drawable(drawable: u64, kind: u8, area: Rect) {
-    write(drawable + 12, EFFECT_OPAQUE);
-    write(drawable + 13, kind);
-    write_rect(drawable + 31, area);
-    for index in 0..3 {
-        write(drawable + 63 + 4 * index, -1_i32);
-    }
-}
-
-fn write_fill(drawable: u64, colour: u32) {
-    write(drawable + 123, 1_u32); // a solid brush
-    write(drawable + 127, colour);
-    write(drawable + 143, PUT);
-}
-
 /// `top, left, bottom, right`, as QXL has it.
 fn write_rect(at: u64, rect: Rect) {
     for (index, side) in (0..).zip([rect.top, rect.left, rect.bottom, rect.right]) {
@@ -555,11 +623,27 @@ pub fn test_devices(info: &StartInfo) -> Outcome {
     Ok(())
 }
 
-/// Draws the picture and reads pixels of it back; says how many commands were given back.
+/// Draws the picture in native mode; says how many commands were given back.
 pub fn test(_: &StartInfo) -> Outcome {
     let mut qxl = Qxl::open(WIDTH, HEIGHT)?;
     qxl.create_primary();
     qxl.set_monitors()?;
+    draw_picture(&mut qxl)
+}
+
+/// Draws the picture in a compatibility mode, after a fill in one of 16 bits, whose colours have five bits each.
+pub fn test_compatible(_: &StartInfo) -> Outcome {
+    let mut qxl = Qxl::open(WIDTH, HEIGHT)?;
+    qxl.set_mode(16)?;
+    qxl.fill(rect(0, 0, WIDTH, HEIGHT), 0x10 << 10 | 0x1f << 5)?;
+    let found = qxl.pixel(9, 9);
+    ensure!(found == 0x84_ff00, "a fill of 16 bits makes {found:#x}");
+    qxl.set_mode(32)?;
+    draw_picture(&mut qxl)
+}
+
+/// Draws the picture and reads pixels of it back.
+fn draw_picture(qxl: &mut Qxl) -> Outcome {
     qxl.fill(rect(0, 0, WIDTH, HEIGHT), 0x20_4060)?;
     qxl.copy(rect(32, 32, 256, 128), |x, y| {
         x << 16 | y << 9 | (x ^ y) & 0xff
