@@ -72,6 +72,10 @@ impl Cache {
         }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.images.is_empty()
+    }
+
     /// Whether an image of so many pixels is worth keeping, and can be kept.
     pub(super) fn takes(&self, pixels: usize) -> bool {
         (LEAST..=self.most).contains(&pixels)
@@ -133,7 +137,7 @@ impl Cache {
     /// A rectangle of `part` that is known.
     fn find_one(&mut self, pixels: &Pixels, part: Rect) -> Option<Known> {
         let least = (part.pixels() / CUT).max(LEAST as u64);
-        if self.images.is_empty() || part.pixels() < least {
+        if part.pixels() < least {
             return None;
         }
         let looks = LOOKS.iter().map(|&(across, down)| {

@@ -256,6 +256,11 @@ impl Encoder {
         }
     }
 
+    /// Whether the client keeps any image.
+    pub(crate) fn knows_any(&self) -> bool {
+        !self.cache.is_empty()
+    }
+
     /// What of a part of new pixels the client keeps, and what not.
     pub(crate) fn known(&mut self, pixels: &Pixels, part: Rect) -> (Vec<Known>, Vec<Rect>) {
         self.cache.find(pixels, part)

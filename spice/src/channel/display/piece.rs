@@ -97,19 +97,15 @@ impl Piece {
 
     fn plan(&self, pixels: &Pixels, encoder: &mut Encoder) -> Plan {
         let is_ours = matches!(self.codec, Codec::Auto | Codec::AutoLz);
-        let whole = Rect::of_size(pixels.size());
-        let as_one = Plan {
-            known: Vec::new(),
-            new: vec![whole],
-        };
         if self.how == How::AsOne || !is_ours || pixels.solid().is_some() {
-            return as_one;
+            return Plan::of_new(vec![Rect::of_size(pixels.size())]);
         }
         let mut new = parts(pixels);
-        let last = new.pop().filter(|_| !new.is_empty() || is_gradual(pixels));
-        let Some(photograph) = last else {
-            return as_one;
-        };
+        if !encoder.knows_any() || (new.len() == 1 && !is_gradual(pixels)) {
+            return Plan::of_new(new);
+        }
+        // The photograph is the last one.
+        let photograph = new.pop().unwrap_or_default();
         let (known, unknown) = encoder.known(pixels, photograph);
         new.extend(unknown);
         Plan { known, new }
@@ -159,6 +155,13 @@ impl Piece {
             encoder.sent();
             drawing.forgets = encoder.keep(id);
         }
+    }
+}
+
+impl Plan {
+    fn of_new(new: Vec<Rect>) -> Self {
+        let known = Vec::new();
+        Self { known, new }
     }
 }
 
