@@ -8,7 +8,7 @@
 //! row; runs never leave their row; and numbers that no encoder writes lose their highest bits.
 
 use caraway_spice::Size;
-use caraway_spice::codec::quic_model::{Golomb, Pace, RUN_ORDER};
+use caraway_spice::codec::quic_model::{Bucket, CODES, Golomb, Pace, RUN_ORDER, costs};
 
 use super::CommandError;
 
@@ -18,9 +18,6 @@ const VERSION: u32 = 0;
 const WORD: usize = 4;
 /// Words before the pixels: magic, version, type, width, height.
 const HEADER: usize = 5 * WORD;
-
-/// The most codes, and buckets of a channel.
-const CODES: usize = 8;
 
 /// What a stream is a picture of (`QuicImageType`); the reference draws no grey ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -190,6 +187,8 @@ struct Depth {
     bits: u32,
     /// As many codes as bits.
     codes: [Golomb; CODES],
+    /// What each residual costs in every code.
+    costs: [[u8; CODES]; 256],
 }
 
 impl Depth {
@@ -200,7 +199,8 @@ impl Depth {
             codes[code as usize] = Golomb::new(bits, code);
             code += 1;
         }
-        Self { bits, codes }
+        let costs = costs(bits);
+        Self { bits, codes, costs }
     }
 
     const fn mask(&self) -> u32 {
@@ -235,30 +235,6 @@ impl Depth {
 static FIVE: Depth = Depth::new(5);
 static EIGHT: Depth = Depth::new(8);
 
-/// What is known of residuals that follow some others.
-#[derive(Clone, Copy)]
-struct Bucket {
-    best: u32,
-    sums: [u32; CODES],
-}
-
-impl Bucket {
-    fn learn(&mut self, depth: &Depth, residual: u8, trigger: u32) {
-        let mut least = u32::MAX;
-        for code in (0..depth.bits).rev() {
-            let at = code as usize % CODES;
-            self.sums[at] += depth.codes[at].cost(code, residual.into());
-            if self.sums[at] < least {
-                least = self.sums[at];
-                self.best = code;
-            }
-        }
-        if least > trigger {
-            self.sums.iter_mut().for_each(|sum| *sum >>= 1);
-        }
-    }
-}
-
 /// A colour, or alpha.
 struct Channel {
     /// Its lowest bit in a pixel.
@@ -281,13 +257,9 @@ struct Group {
 
 impl Group {
     fn new(depth: &'static Depth, shifts: &[u32], width: usize) -> Self {
-        let bucket = Bucket {
-            best: depth.bits - 1,
-            sums: [0; CODES],
-        };
         let channel = |&shift: &u32| Channel {
             shift,
-            buckets: [bucket; CODES],
+            buckets: [Bucket::new(depth.bits); CODES],
             residuals: vec![0; width],
         };
         Self {
@@ -361,9 +333,9 @@ impl Group {
             let predicted = (value(left) + value(above)) / 2;
             let before = channel.residuals[x.saturating_sub(1)];
             let bucket = &mut channel.buckets[self.depth.bucket(before)];
-            let residual = self.depth.residual(bucket.best, bits);
+            let residual = self.depth.residual(bucket.best(), bits);
             if learns {
-                bucket.learn(self.depth, residual, trigger);
+                bucket.learn(&self.depth.costs[usize::from(residual)], trigger);
             }
             channel.residuals[x] = residual;
             pixel |= self.depth.value(predicted, residual) << channel.shift;

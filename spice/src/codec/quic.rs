@@ -33,7 +33,7 @@
 //! end of a run moves it down.
 
 use super::Pixels;
-use super::quic_model::{Golomb, Pace, RUN_ORDER};
+use super::quic_model::{Bucket, CODES, Golomb, Pace, RUN_ORDER, costs};
 
 /// `"QUIC"`.
 const MAGIC: u32 = 0x4349_5551;
@@ -43,8 +43,6 @@ const TYPE_RGB32: u32 = 4;
 
 /// Bits of a channel.
 const DEPTH: u32 = 8;
-/// Codes, and buckets of a channel.
-const CODES: usize = DEPTH as usize;
 /// Where red, green and blue are in a pixel, as the wire has them.
 const CHANNELS: [u32; 3] = [16, 8, 0];
 
@@ -69,48 +67,8 @@ const GOLOMB: [Golomb; CODES] = {
     codes
 };
 
-/// What `residual` costs in every code, as [`Bucket::learn`] asks for it.
-static COSTS: [[u8; CODES]; 256] = {
-    let mut costs = [[0; CODES]; 256];
-    let mut residual = 0;
-    while residual < 256 {
-        let mut code = 0;
-        while code < CODES {
-            costs[residual][code] = GOLOMB[code].cost(code as u32, residual as u32) as u8;
-            code += 1;
-        }
-        residual += 1;
-    }
-    costs
-};
-
-/// What is known of residuals that follow some others.
-#[derive(Clone, Copy)]
-struct Bucket {
-    best: u32,
-    sums: [u32; CODES],
-}
-
-impl Bucket {
-    const NEW: Self = Self {
-        best: 7,
-        sums: [0; CODES],
-    };
-
-    fn learn(&mut self, residual: u8, trigger: u32) {
-        let mut least = u32::MAX;
-        for (code, cost) in COSTS[usize::from(residual)].iter().enumerate().rev() {
-            self.sums[code] += u32::from(*cost);
-            if self.sums[code] < least {
-                least = self.sums[code];
-                self.best = code as u32;
-            }
-        }
-        if least > trigger {
-            self.sums.iter_mut().for_each(|sum| *sum >>= 1);
-        }
-    }
-}
+/// What each residual costs in every code.
+static COSTS: [[u8; CODES]; 256] = costs(DEPTH);
 
 /// One of the three colours.
 struct Channel {
@@ -214,7 +172,7 @@ impl Encoder {
             bits,
             channels: CHANNELS.map(|shift| Channel {
                 shift,
-                buckets: [Bucket::NEW; CODES],
+                buckets: [Bucket::new(DEPTH); CODES],
                 residuals: vec![0; width],
             }),
             pace: Pace::NEW,
@@ -274,10 +232,10 @@ impl Encoder {
             let residual = difference << 1 ^ ((difference as i8) >> 7) as u8;
             let bucket = channel.bucket(x);
             let bucket = &mut channel.buckets[bucket];
-            let (word, count) = word(bucket.best, u32::from(residual));
+            let (word, count) = word(bucket.best(), u32::from(residual));
             self.bits.put(word, count);
             if learns {
-                bucket.learn(residual, trigger);
+                bucket.learn(&COSTS[usize::from(residual)], trigger);
             }
             channel.residuals[x] = residual;
         }

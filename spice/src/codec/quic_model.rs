@@ -58,13 +58,76 @@ impl Golomb {
 
     /// Bits of `residual` in this code.
     #[must_use]
-    pub const fn cost(self, code: u32, residual: u32) -> u32 {
+    pub(crate) const fn cost(self, code: u32, residual: u32) -> u32 {
         if residual < self.limit {
             (residual >> code) + 1 + code
         } else {
             self.long
         }
     }
+}
+
+/// Codes, and buckets of a channel, at most: those of residuals of eight bits.
+pub const CODES: usize = 8;
+
+/// What is known of residuals that follow some others.
+#[derive(Debug, Clone, Copy)]
+pub struct Bucket {
+    /// The code for the next one.
+    best: u32,
+    /// Bits of those before, in each code.
+    sums: [u32; CODES],
+}
+
+impl Bucket {
+    /// Nothing, of residuals of so many bits.
+    #[must_use]
+    pub const fn new(depth: u32) -> Self {
+        Self {
+            best: depth - 1,
+            sums: [0; CODES],
+        }
+    }
+
+    /// The code for the next residual.
+    #[must_use]
+    pub fn best(&self) -> u32 {
+        self.best
+    }
+
+    /// There was one more; `costs` are its bits in each code.
+    #[inline]
+    pub fn learn(&mut self, costs: &[u8; CODES], trigger: u32) {
+        let mut least = u32::MAX;
+        for (code, cost) in costs.iter().enumerate().rev() {
+            self.sums[code] += u32::from(*cost);
+            if self.sums[code] < least {
+                least = self.sums[code];
+                self.best = code as u32;
+            }
+        }
+        if least > trigger {
+            self.sums.iter_mut().for_each(|sum| *sum >>= 1);
+        }
+    }
+}
+
+/// Bits of each residual of `depth` bits in each code, as [`Bucket::learn`] asks for them. A code that there is not
+/// costs more than any.
+#[must_use]
+pub const fn costs(depth: u32) -> [[u8; CODES]; 256] {
+    let mut costs = [[u8::MAX; CODES]; 256];
+    let mut code = 0;
+    while code < depth {
+        let golomb = Golomb::new(depth, code);
+        let mut residual = 0;
+        while residual < 1 << depth {
+            costs[residual as usize][code as usize] = golomb.cost(code, residual) as u8;
+            residual += 1;
+        }
+        code += 1;
+    }
+    costs
 }
 
 /// When the model learns.

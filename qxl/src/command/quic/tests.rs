@@ -84,9 +84,9 @@ impl Packer {
             };
             let bucket = depth.bucket(channel.residuals[x.saturating_sub(1)]);
             let bucket = &mut channel.buckets[bucket];
-            let code = bucket.best;
+            let code = bucket.best();
             if learns {
-                bucket.learn(depth, residual as u8, self.group.pace.trigger());
+                bucket.learn(&depth.costs[residual as usize], self.group.pace.trigger());
             }
             channel.residuals[x] = residual as u8;
             let golomb = depth.codes[code as usize];
