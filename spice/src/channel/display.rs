@@ -6,8 +6,9 @@
 //!
 //! A piece costs three copies of its pixels before the kernel's (into memory that is kept, from there into
 //! the dictionary, and what the encoder makes of them into the message), three allocations beside
-//! the encoder's own, and one write; a large one is encoded by another thread, which costs two wake-ups. Damage wakes the channel only if it waits for damage, so a guest
-//! that draws faster than the link takes costs no wake-ups; each piece's acknowledgement is one.
+//! the encoder's own, and one write; a large one is encoded by another thread, which costs two wake-ups.
+//! Damage wakes the channel only if it waits for damage, so a guest that draws faster than the link takes
+//! costs no wake-ups; each piece's acknowledgement is one.
 //!
 //! Photographs that would keep the link busy for longer than [`SLOW`] go as lossy images first, and exactly once
 //! nothing else is to be sent. Exact ones the client keeps, and what of them comes again is drawn from there.

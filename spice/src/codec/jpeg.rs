@@ -1,7 +1,8 @@
 //! JPEG (ITU-T T.81): pictures of films, and stills on links that are slow for them.
 //!
-//! A picture is encoded a band of rows at a time. Each band is encoded for itself and ends in a restart marker, at which decoders begin anew. So
-//! several threads encode a picture at once, and it still is one that every decoder takes.
+//! A picture is encoded a band of rows at a time. Each band is encoded for itself and ends in a restart marker,
+//! at which decoders begin anew. So several threads encode a picture at once, and it still is one that every
+//! decoder takes.
 
 use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
 
