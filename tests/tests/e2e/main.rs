@@ -2,6 +2,7 @@
 //!
 //! One binary has them all, as each would be linked with the same crates.
 
+mod abuse;
 mod agent;
 mod bad_clients;
 mod bad_input;

@@ -50,6 +50,7 @@ const TESTS: &[Test] = &[
     ("unmapped", unmapped::test),
     ("smp", interrupts::test_smp),
     ("ipi", interrupts::test_ipi),
+    ("abuse", virtio::abuse::test),
     ("blk", virtio::blk::test),
     ("blk-msix", virtio::blk::test_interrupts),
     ("disk", virtio::disk::test),

@@ -1,5 +1,6 @@
 //! The driver's side of virtio over PCI, version 1.2.
 
+pub mod abuse;
 pub mod balloon;
 pub mod blk;
 pub mod console;
