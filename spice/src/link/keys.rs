@@ -111,6 +111,9 @@ impl Keys {
     }
 }
 
+/// Zeros that a ticket is moved by at most: one of 16 million has more.
+const MAX_MISPLACED: usize = 2;
+
 /// A key that one link has for itself; back in its store when dropped.
 pub(crate) struct Lease {
     /// `None` after it has decrypted, and if it is not for that.
@@ -124,10 +127,17 @@ impl Lease {
     }
 
     /// Decrypts a ticket, after which the key is gone. `None` if it was not encrypted for this key.
+    ///
+    /// spice-html5 leaves out the zeros that one of 256 tickets begins with, and has them follow it instead.
     pub(crate) fn decrypt(mut self, ticket: &[u8; TICKET_LEN]) -> Option<Zeroizing<Vec<u8>>> {
         let (key, _) = self.key.take()?;
-        let plain = key.private.decrypt(Oaep::new::<Sha1>(), ticket).ok()?;
-        Some(Zeroizing::new(plain))
+        let zeros = ticket.iter().rev().take_while(|byte| **byte == 0).count();
+        let mut plains = (0..=zeros.min(MAX_MISPLACED)).filter_map(|misplaced| {
+            let mut ticket = *ticket;
+            ticket.rotate_right(misplaced);
+            key.private.decrypt(Oaep::new::<Sha1>(), &ticket).ok()
+        });
+        plains.next().map(Zeroizing::new)
     }
 }
 
@@ -336,6 +346,26 @@ mod tests {
             .try_into()
             .expect("it has the size of the key");
         let plain = key.decrypt(ticket).expect("it is for this key");
+        assert_eq!(plain.as_slice(), b"secret\0");
+    }
+
+    #[test]
+    fn a_ticket_whose_first_zero_comes_last_is_decrypted() {
+        let store = store_of(1);
+        let key = run(store.take()).expect("there is one");
+        let public = RsaPublicKey::from_public_key_der(key.public()).expect("it is DER");
+        let mut random = rand::thread_rng();
+        let mut ticket: [u8; TICKET_LEN] = std::iter::repeat_with(|| {
+            let ticket = public.encrypt(&mut random, Oaep::new::<Sha1>(), b"secret\0");
+            let ticket = ticket.expect("it fits");
+            <[u8; TICKET_LEN]>::try_from(ticket).expect("it has the size of the key")
+        })
+        .find(|ticket| ticket[0] == 0)
+        .expect("one of 256 is so");
+        ticket.rotate_left(1);
+
+        let plain = key.decrypt(&ticket).expect("it is for this key");
+
         assert_eq!(plain.as_slice(), b"secret\0");
     }
 
