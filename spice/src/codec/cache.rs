@@ -1,7 +1,7 @@
 //! Photographs that a client keeps, and where they come again.
 //!
-//! What LZ and GLZ make of a text finds its repetitions by itself; QUIC never does. So the client is asked to
-//! keep the images that QUIC made (`SPICE_IMAGE_FLAGS_CACHE_ME`), and what of them comes again, as behind a
+//! LZ and GLZ find by themselves what of a text was there before; QUIC never does. So the client is asked to
+//! keep images of photographs (`SPICE_IMAGE_FLAGS_CACHE_ME`), and what of them comes again, as behind a
 //! window that was closed or on a page that is scrolled back, is drawn from there: 75 bytes, and nothing to
 //! encode. New pixels are cut in other places than those before, so any rectangle of an image may come again at
 //! any place.
@@ -21,12 +21,10 @@ const RUN: usize = 16;
 const ROWS: usize = 8;
 /// Pixels that are worth to be kept, or to be drawn from what is kept.
 const LEAST: usize = 256;
-/// A rectangle that is known is worth cutting this much of what is around it.
-const CUT: u64 = 8;
 /// Pixels that are kept for one client at most: 16 MiB.
 const MOST: usize = 4 << 20;
-/// Rectangles that one piece is drawn from at most.
-const MOST_KNOWN: usize = 8;
+/// Rectangles that one piece is drawn from at most: a slow link had the images in small pieces.
+const MOST_KNOWN: usize = 64;
 /// Where in a rectangle is looked for an anchor, in quarters of its width and height.
 const LOOKS: [(usize, usize); 5] = [(2, 2), (1, 1), (3, 1), (1, 3), (3, 3)];
 
@@ -136,8 +134,8 @@ impl Cache {
 
     /// A rectangle of `part` that is known.
     fn find_one(&mut self, pixels: &Pixels, part: Rect) -> Option<Known> {
-        let least = (part.pixels() / CUT).max(LEAST as u64);
-        if part.pixels() < least {
+        let is_enough = |part: Rect| part.pixels() >= LEAST as u64;
+        if !is_enough(part) {
             return None;
         }
         let looks = LOOKS.iter().map(|&(across, down)| {
@@ -151,7 +149,7 @@ impl Cache {
         });
         let found = looks
             .filter_map(|place| self.look(pixels, part, place))
-            .find(|known| known.part.pixels() >= least)?;
+            .find(|known| is_enough(known.part))?;
         self.uses += 1;
         if let Some(kept) = self.images.get_mut(&found.image) {
             kept.last_use = self.uses;

@@ -293,10 +293,12 @@ impl Encoder {
     #[must_use]
     pub fn encode(&mut self, codec: Codec, pixels: Pixels) -> Image {
         self.forget_last();
+        let is_ours = matches!(codec, Codec::Auto | Codec::AutoLz);
+        let is_gradual = is_ours && is_gradual(&pixels);
         let image = match codec {
             Codec::Raw => None,
-            Codec::Auto if is_gradual(&pixels) => self.gradual(&pixels),
-            Codec::AutoLz if is_gradual(&pixels) => quic(&pixels, usize::MAX),
+            Codec::Auto if is_gradual => self.gradual(&pixels),
+            Codec::AutoLz if is_gradual => quic(&pixels, usize::MAX),
             Codec::Auto | Codec::Glz => match self.lease(&pixels) {
                 Some(lease) => Some(self.glz(&pixels, lease)),
                 None => Some(self.lz(&pixels)),
@@ -305,19 +307,21 @@ impl Encoder {
             Codec::Lz4 => Some(pixels.image(ImageKind::Lz4, lz4::encode(&pixels))),
             Codec::Quic => quic(&pixels, usize::MAX),
         };
-        let image = image
+        let mut image = image
             .filter(|image| image.data.len() < bitmap::encoded_len(&pixels))
             .unwrap_or_else(|| {
                 self.unsent = None;
                 pixels.image(ImageKind::Bitmap, bitmap::encode(&pixels))
             });
-        let keep = image.kind == ImageKind::Quic && self.cache.takes(pixels.data.len());
-        if keep {
+        let count = pixels.data.len();
+        // What GLZ makes little of, it repeats by itself.
+        image.keep = is_gradual && image.data.len() * 4 > count && self.cache.takes(count);
+        if image.keep {
             self.unkept = Some(pixels);
         } else {
             self.recycle(pixels);
         }
-        Image { keep, ..image }
+        image
     }
 
     fn forget_last(&mut self) {

@@ -61,7 +61,7 @@ pub(super) struct Drawings {
 
 impl Piece {
     /// Numbers of images that a piece needs at most.
-    pub(super) const IMAGES: u64 = 64;
+    pub(super) const IMAGES: u64 = 256;
 
     /// What draws it; `None` if the pixels are gone.
     pub(super) fn encode(&self, encoder: &mut Encoder) -> Option<Drawings> {
