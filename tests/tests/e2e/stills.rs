@@ -48,7 +48,12 @@ fn make_noise(screen: &Framebuffer) {
 
 /// Hangs up something smooth with a little grain.
 fn hang(screen: &Framebuffer) {
-    let mut noise = 1_u32;
+    hang_one(screen, 1);
+}
+
+/// One of several: they have another grain.
+fn hang_one(screen: &Framebuffer, number: u32) {
+    let mut noise = number;
     let mut pixels = Vec::new();
     for y in 0..PHOTOGRAPH.height() {
         for x in 0..PHOTOGRAPH.width() {
@@ -189,4 +194,56 @@ fn spice_gtk_has_what_it_keeps_of_a_photograph_drawn_again() {
     screen.picture().assert_same(&picture, "spice-gtk");
     println!("{bytes} bytes, the whole photograph {whole}");
     assert!(bytes * 4 < whole, "{bytes} bytes of {whole}");
+}
+
+/// Each has 307,200 pixels, and a client keeps four million at most.
+const PHOTOGRAPHS: u32 = 17;
+
+#[test]
+fn spice_gtk_forgets_what_it_has_no_room_for() {
+    let screen = Screen::open(720, 600);
+    let mut gtk = GlibWatch::start(screen.address(), 0);
+    for number in (1..=PHOTOGRAPHS).chain([PHOTOGRAPHS - 3, 1]) {
+        let before = screen.bytes_sent();
+        hang_one(screen.framebuffer(), number);
+        wait_for("the photograph", || {
+            (screen.bytes_sent() > before).then_some(())
+        });
+        std::thread::sleep(Duration::from_millis(300));
+    }
+
+    wait_for_rest(&screen, 0);
+
+    let (_, picture) = gtk.finish();
+    screen.picture().assert_same(&picture, "spice-gtk");
+}
+
+#[test]
+fn ryll_forgets_what_it_has_no_room_for_and_shows_what_it_keeps() {
+    let screen = Screen::open(720, 600);
+    let mut ryll = Ryll::connect(screen.address());
+    let mut show = |number: u32| {
+        let before = screen.bytes_sent();
+        hang_one(screen.framebuffer(), number);
+        let wanted = screen.picture();
+        wait_for("the photograph in ryll", || {
+            let difference = wanted.difference(&ryll.screenshot());
+            difference.is_none().then_some(())
+        });
+        screen.bytes_sent() - before
+    };
+    let first: Vec<u64> = (1..=PHOTOGRAPHS).map(&mut show).collect();
+
+    let (recent, oldest) = (show(PHOTOGRAPHS - 3), show(1));
+
+    println!("{first:?}, again {recent}, forgotten {oldest}");
+    let least = first.iter().min().copied().unwrap_or_default();
+    assert!(recent * 4 < least, "{recent} bytes of {least}");
+    assert!(oldest * 2 > least, "{oldest} bytes of {least}");
+    assert_eq!(
+        ryll.gaps(),
+        Vec::<std::path::PathBuf>::new(),
+        "{}",
+        ryll.log()
+    );
 }
