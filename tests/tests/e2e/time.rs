@@ -14,6 +14,8 @@ use serde_json::json;
 
 /// How long a vCPU is held up.
 const LOAD: Duration = Duration::from_secs(6);
+/// How long a busy host may put a guest aside between two of its instructions.
+const ASIDE: Duration = Duration::from_millis(20);
 /// 18.2, 100 and 1,000 Hz of the PIT, 1,024 Hz of the RTC; each with the way that its interrupts go.
 const TIMERS: [(Ticking, &str); 4] = [
     (Ticking::Pit(0), "pic"),
@@ -148,8 +150,9 @@ fn discarded_ticks_are_exactly_those_that_are_missing() {
         );
         assert!(dropped > 0, "{what}");
         assert!((taken - (due - dropped)).abs() <= 1, "{what}");
-        // One more may fall due until the guest has stopped its timer.
-        assert!((least - 1..=most + 1).contains(&due), "{what}");
+        // More fall due until the guest, which a busy host may put aside, has stopped its timer.
+        let late = (ASIDE.as_secs_f64() * guest.ticking.hz()).ceil() as i64;
+        assert!((least - 1..=most + late).contains(&due), "{what}");
     }
 }
 
