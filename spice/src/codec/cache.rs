@@ -10,7 +10,7 @@
 //! [`ROWS`]-th row is an anchor. Of new pixels one block of that size has a run that is an anchor, if they are
 //! known; from there on both are compared, to the right and left, up and down.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::Pixels;
 use crate::geometry::{Point, Rect, Size};
@@ -25,6 +25,8 @@ const LEAST: usize = 256;
 const MOST: usize = 4 << 20;
 /// Rectangles that one piece is drawn from at most: a slow link had the images in small pieces.
 const MOST_KNOWN: usize = 64;
+/// Rectangles of what is not known that these leave at most: four around each, of which one was there before.
+pub(crate) const MOST_UNKNOWN: usize = 3 * MOST_KNOWN + 1;
 /// Where in a rectangle is looked for an anchor, in quarters of its width and height.
 const LOOKS: [(usize, usize); 5] = [(2, 2), (1, 1), (3, 1), (1, 3), (3, 3)];
 
@@ -51,7 +53,9 @@ pub(super) struct Cache {
     images: HashMap<u64, Kept>,
     /// Images and places in them, by what is there. The newest wins.
     anchors: HashMap<u64, (u64, usize, usize)>,
-    /// Counts what was kept or found.
+    /// Images by when they were kept or found last.
+    by_use: BTreeMap<u64, u64>,
+    /// Counts these.
     uses: u64,
 }
 
@@ -79,9 +83,9 @@ impl Cache {
         (LEAST..=self.most).contains(&pixels)
     }
 
-    /// Keeps an image under a new number. The numbers of those that have to go first, as they were not used for
-    /// longest.
-    pub(super) fn keep(&mut self, image: u64, pixels: Pixels) -> Vec<u64> {
+    /// Keeps a copy of an image, which takes no more memory than it needs, under a new number. The numbers of those
+    /// that have to go first, as they were not used for longest.
+    pub(super) fn keep(&mut self, image: u64, pixels: &Pixels) -> Vec<u64> {
         let mut gone = Vec::new();
         while self.kept + pixels.data.len() > self.most
             && let Some(oldest) = self.forget_oldest()
@@ -89,17 +93,30 @@ impl Cache {
             gone.push(oldest);
         }
         self.kept += pixels.data.len();
-        for (x, y, key) in anchors(&pixels) {
+        for (x, y, key) in anchors(pixels) {
             self.anchors.insert(key, (image, x, y));
         }
-        self.uses += 1;
-        let last_use = self.uses;
-        self.images.insert(image, Kept { pixels, last_use });
+        let kept = Kept {
+            pixels: pixels.clone(),
+            last_use: 0,
+        };
+        self.images.insert(image, kept);
+        self.used(image);
         gone
     }
 
+    fn used(&mut self, image: u64) {
+        let Some(kept) = self.images.get_mut(&image) else {
+            return;
+        };
+        self.uses += 1;
+        self.by_use.remove(&kept.last_use);
+        self.by_use.insert(self.uses, image);
+        kept.last_use = self.uses;
+    }
+
     fn forget_oldest(&mut self) -> Option<u64> {
-        let (&oldest, _) = (self.images.iter()).min_by_key(|(_, kept)| kept.last_use)?;
+        let (_, oldest) = self.by_use.pop_first()?;
         let kept = self.images.remove(&oldest)?;
         for (_, _, key) in anchors(&kept.pixels) {
             if self
@@ -150,10 +167,7 @@ impl Cache {
         let found = looks
             .filter_map(|place| self.look(pixels, part, place))
             .find(|known| is_enough(known.part))?;
-        self.uses += 1;
-        if let Some(kept) = self.images.get_mut(&found.image) {
-            kept.last_use = self.uses;
-        }
+        self.used(found.image);
         Some(found)
     }
 
@@ -283,7 +297,7 @@ mod tests {
     #[test]
     fn a_part_of_an_image_is_found_at_another_place() {
         let mut cache = Cache::new(MOST);
-        cache.keep(7, picture(area(0, 0, 300, 200), colour));
+        cache.keep(7, &picture(area(0, 0, 300, 200), colour));
         let new = picture(area(41, 53, 200, 100), colour);
 
         let (known, unknown) = cache.find(&new, whole(&new));
@@ -303,8 +317,8 @@ mod tests {
     #[test]
     fn what_two_images_show_together_is_found_in_both() {
         let mut cache = Cache::new(MOST);
-        cache.keep(1, picture(area(0, 0, 150, 200), colour));
-        cache.keep(2, picture(area(150, 0, 150, 200), colour));
+        cache.keep(1, &picture(area(0, 0, 150, 200), colour));
+        cache.keep(2, &picture(area(150, 0, 150, 200), colour));
         let new = picture(area(50, 20, 200, 150), colour);
 
         let (known, unknown) = cache.find(&new, whole(&new));
@@ -318,17 +332,27 @@ mod tests {
     fn what_was_not_used_for_longest_goes_first() {
         let mut cache = Cache::new(3000);
         let at = |x| picture(area(x, 0, 35, 40), colour);
-        assert!(cache.keep(1, at(0)).is_empty());
-        assert!(cache.keep(2, at(500)).is_empty());
+        assert!(cache.keep(1, &at(0)).is_empty());
+        assert!(cache.keep(2, &at(500)).is_empty());
         let (known, _) = cache.find(&at(0), area(0, 0, 35, 40));
         assert_eq!(known.len(), 1);
 
-        assert_eq!(cache.keep(3, at(1000)), [2]);
+        assert_eq!(cache.keep(3, &at(1000)), [2]);
 
         let mut is_known = |x| !cache.find(&at(x), area(0, 0, 35, 40)).0.is_empty();
         assert_eq!([0, 500, 1000].map(&mut is_known), [true, false, true]);
-        assert_eq!(cache.keep(4, picture(area(0, 0, 70, 40), colour)), [1, 3]);
+        assert_eq!(cache.keep(4, &picture(area(0, 0, 70, 40), colour)), [1, 3]);
         assert!(cache.anchors.values().all(|&(image, ..)| image == 4));
+    }
+
+    #[test]
+    fn what_is_kept_takes_no_more_memory_than_it_needs() {
+        let mut cache = Cache::new(MOST);
+        let mut pixels = picture(area(0, 0, 20, 20), colour);
+        // As memory of a larger image has that is used again.
+        pixels.data.reserve_exact(100_000);
+        cache.keep(1, &pixels);
+        assert!(cache.images[&1].pixels.data.capacity() < 1000);
     }
 
     #[test]
@@ -357,7 +381,7 @@ mod tests {
                 let image = picture(area(x, y, width, height), colour);
                 if cache.takes(image.data.len()) {
                     images.insert(number, image.clone());
-                    for gone in cache.keep(number, image) {
+                    for gone in cache.keep(number, &image) {
                         prop_assert!(images.remove(&gone).is_some());
                     }
                 }

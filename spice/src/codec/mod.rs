@@ -27,7 +27,7 @@ use zerocopy::IntoBytes;
 
 use crate::geometry::{Rect, Size};
 
-pub(crate) use cache::Known;
+pub(crate) use cache::{Known, MOST_UNKNOWN};
 pub(crate) use jpeg::Jpeg;
 pub(crate) use texture::{is_gradual, parts};
 
@@ -326,7 +326,9 @@ impl Encoder {
 
     fn forget_last(&mut self) {
         self.unsent = None;
-        self.unkept = None;
+        if let Some(pixels) = self.unkept.take() {
+            self.recycle(pixels);
+        }
     }
 
     /// A lossy image of a photograph or gradient; `None` of anything else, or if it would be no shorter than
@@ -402,8 +404,12 @@ impl Encoder {
     /// The client will keep the image that was encoded last by this number, if it is to be [kept](Image::keep).
     /// What it has to forget before.
     pub(crate) fn keep(&mut self, image: u64) -> Vec<u64> {
-        let unkept = self.unkept.take();
-        unkept.map_or_else(Vec::new, |pixels| self.cache.keep(image, pixels))
+        let Some(pixels) = self.unkept.take() else {
+            return Vec::new();
+        };
+        let forgets = self.cache.keep(image, &pixels);
+        self.recycle(pixels);
+        forgets
     }
 }
 

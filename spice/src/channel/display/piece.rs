@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::super::draw;
-use crate::codec::{Codec, Encoder, Known, Pixels, is_gradual, parts};
+use crate::codec::{Codec, Encoder, Known, MOST_UNKNOWN, Pixels, is_gradual, parts};
 use crate::geometry::{Point, Rect};
 use crate::source::DisplaySource;
 use crate::wire::Message;
@@ -60,8 +60,8 @@ pub(super) struct Drawings {
 }
 
 impl Piece {
-    /// Numbers of images that a piece needs at most.
-    pub(super) const IMAGES: u64 = 256;
+    /// Numbers of images that a piece needs at most: four around a photograph, and those in it.
+    pub(super) const IMAGES: u64 = 4 + MOST_UNKNOWN as u64;
 
     /// What draws it; `None` if the pixels are gone.
     pub(super) fn encode(&self, encoder: &mut Encoder) -> Option<Drawings> {
