@@ -7,7 +7,7 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use caraway_tests::vm::Vm;
+use caraway_tests::vm::{Vm, bare_config, merge};
 use caraway_tests::wait::wait_for;
 use serde_json::json;
 
@@ -29,10 +29,11 @@ fn a_virtio_device_serves_the_driver_after_one_that_did_anything() {
 fn abuse(seed: u64, seconds: u64) {
     let disk = tempfile::NamedTempFile::new().unwrap();
     disk.as_file().set_len(1 << 20).unwrap();
-    let mut vm = Vm::bare(
-        &format!(
-            "test=abuse,blk,rng,console,vsock-server,input seed={seed} seconds={seconds} bytes=1024 events=2"
-        ),
+    let tests = "abuse,blk,rng,balloon,console,vsock-server,input";
+    let config = merge(
+        bare_config(&format!(
+            "test={tests} seed={seed} seconds={seconds} mib=16 bytes=1024 events=2"
+        )),
         json!({
             "disks": [{ "path": disk.path(), "format": "raw" }],
             "rng": {},
@@ -42,8 +43,12 @@ fn abuse(seed: u64, seconds: u64) {
             "inputs": [{ "device": "keyboard" }],
         }),
     );
+    let timeout = format!("{}s", seconds + 120);
+    let mut vm = Vm::start_with(&config, &["--timeout", &timeout]);
     std::thread::sleep(Duration::from_secs(seconds));
-    vm.wait_for_serial("ok rng\r\n");
+    vm.wait_for_serial("balloon touched 16 MiB");
+    vm.api().put("balloon.set", r#"{ "target": "120M" }"#);
+    vm.wait_for_serial("balloon holds 8 MiB");
 
     let sent = "abcdefgh".repeat(128);
     let mut port = connect(&vm, "port.sock");

@@ -7,7 +7,7 @@ use crate::failure::Outcome;
 use crate::say;
 use crate::start_info::StartInfo;
 
-const TYPE: u16 = 5;
+pub(super) const TYPE: u16 = 5;
 const STATS: u64 = 1 << 1;
 const DEFLATE_ON_OOM: u64 = 1 << 2;
 const REPORTING: u64 = 1 << 5;

@@ -8,7 +8,7 @@ use crate::interrupts;
 use crate::say;
 use crate::start_info::StartInfo;
 
-const TYPE: u16 = 2;
+pub(super) const TYPE: u16 = 2;
 const FEATURE_FLUSH: u64 = 1 << 9;
 const IN: u32 = 0;
 const OUT: u32 = 1;

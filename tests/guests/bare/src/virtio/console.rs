@@ -7,7 +7,7 @@ use crate::failure::{Outcome, why};
 use crate::say;
 use crate::start_info::StartInfo;
 
-const TYPE: u16 = 3;
+pub(super) const TYPE: u16 = 3;
 const FEATURE_MULTIPORT: u64 = 1 << 1;
 /// The queues of control messages and of port 1, to the driver and from it.
 const NUMBERS: [u16; 4] = [2, 3, 4, 5];

@@ -5,7 +5,7 @@ use crate::failure::Outcome;
 use crate::say;
 use crate::start_info::StartInfo;
 
-const TYPE: u16 = 18;
+pub(super) const TYPE: u16 = 18;
 const EVENT: usize = 8;
 
 static mut EVENTS: [[u8; EVENT]; QUEUE_SIZE] = [[0; EVENT]; QUEUE_SIZE];

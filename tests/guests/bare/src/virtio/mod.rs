@@ -16,6 +16,7 @@ pub mod vsock;
 
 use core::sync::atomic::{Ordering, fence};
 
+use crate::busy::next;
 use crate::cpu::{read, wait_until, write};
 use crate::ensure;
 use crate::failure::{Outcome, Why, why};
@@ -31,6 +32,7 @@ mod status {
     pub const DRIVER: u8 = 2;
     pub const DRIVER_OK: u8 = 4;
     pub const FEATURES_OK: u8 = 8;
+    pub const NEEDS_RESET: u8 = 64;
 }
 
 /// Offsets in the common configuration structure.
@@ -40,6 +42,7 @@ mod common {
     pub const DRIVER_FEATURE_SELECT: u64 = 0x08;
     pub const DRIVER_FEATURE: u64 = 0x0c;
     pub const CONFIG_MSIX_VECTOR: u64 = 0x10;
+    pub const NUM_QUEUES: u64 = 0x12;
     pub const STATUS: u64 = 0x14;
     pub const QUEUE_SELECT: u64 = 0x16;
     pub const QUEUE_SIZE: u64 = 0x18;
@@ -49,6 +52,7 @@ mod common {
     pub const QUEUE_DESC: u64 = 0x20;
     pub const QUEUE_DRIVER: u64 = 0x28;
     pub const QUEUE_DEVICE: u64 = 0x30;
+    pub const QUEUE_RESET: u64 = 0x3a;
 }
 
 const FEATURE_VERSION_1: u64 = 1 << 32;
@@ -59,6 +63,7 @@ pub const QUEUE_SIZE: usize = 16;
 pub const LARGEST_QUEUE: usize = 256;
 const NEXT: u16 = 1;
 const WRITE: u16 = 2;
+const INDIRECT: u16 = 4;
 /// Flags of the rings.
 const NO_INTERRUPT: u16 = 1;
 const NO_NOTIFY: u16 = 1;
@@ -161,9 +166,8 @@ impl Device {
         size: usize,
     ) -> Result<(Self, [Queue; N]), Why> {
         const { assert!(N <= QUEUES) };
-        let function = Function::find(VENDOR, 0x1040 + kind)
-            .or_else(|| Function::find(VENDOR, legacy_id(kind)?))
-            .ok_or_else(|| why(format_args!("no virtio device of type {kind}")))?;
+        let function =
+            find(kind).ok_or_else(|| why(format_args!("no virtio device of type {kind}")))?;
         let mut device = Self {
             function,
             common: structure(function, 1)?,
@@ -386,6 +390,24 @@ impl Queue {
         });
         done.ok_or_else(|| why(format_args!("the device does not answer")))
     }
+}
+
+/// Where memory begins that this program is not in, as the device may well write there.
+const FREE: u64 = 64 << 20;
+
+/// A buffer anywhere from [`FREE`] on, whether there is memory or not, of any length.
+fn any_buffer(random: &mut u64) -> Buffer {
+    let dice = next(random);
+    Buffer {
+        address: FREE + (dice >> 8) % (1 << (20 + dice % 24)),
+        length: next(random) as u32 >> (dice >> 4 & 31),
+        device_writes: dice & 2 != 0,
+    }
+}
+
+/// The first device of a type.
+fn find(kind: u16) -> Option<Function> {
+    Function::find(VENDOR, 0x1040 + kind).or_else(|| Function::find(VENDOR, legacy_id(kind)?))
 }
 
 /// The ids of devices that can do virtio 0.9 as well.

@@ -1,6 +1,6 @@
 //! virtio-net: a station that answers ARP, pings and datagrams.
 
-use super::{Buffer, Device, QUEUE_SIZE, Queue, physical};
+use super::{Buffer, Device, QUEUE_SIZE, Queue, any_buffer, physical};
 use crate::busy::{next, ticks_of_a_second};
 use crate::cpu::{self, read};
 use crate::ensure;
@@ -132,17 +132,6 @@ fn abuse_control(control: &mut Queue, random: &mut u64) -> bool {
     control.add(&[buffer(start, length, false), buffer(start + 32, 1, true)]);
     control.notify();
     control.wait().is_ok()
-}
-
-/// Not where the program is, as the device may well write there.
-fn any_buffer(random: &mut u64) -> Buffer {
-    const FREE: u64 = 64 << 20;
-    let dice = next(random);
-    Buffer {
-        address: FREE + (dice >> 8) % (1 << (20 + dice % 24)),
-        length: next(random) as u32 >> (dice >> 4 & 31),
-        device_writes: dice & 2 != 0,
-    }
 }
 
 /// Part of what is to be sent.

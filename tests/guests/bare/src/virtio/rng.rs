@@ -6,7 +6,7 @@ use crate::failure::Outcome;
 use crate::say;
 use crate::start_info::StartInfo;
 
-const TYPE: u16 = 4;
+pub(super) const TYPE: u16 = 4;
 const ROOM: usize = 64;
 
 static mut BYTES: [[u8; ROOM]; QUEUE_SIZE] = [[0; ROOM]; QUEUE_SIZE];

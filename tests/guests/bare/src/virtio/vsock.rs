@@ -7,7 +7,7 @@ use crate::failure::{Outcome, Why, why};
 use crate::say;
 use crate::start_info::StartInfo;
 
-const TYPE: u16 = 19;
+pub(super) const TYPE: u16 = 19;
 const HOST: u64 = 2;
 const STREAM: u16 = 1;
 
