@@ -12,7 +12,7 @@ use caraway_spice::{
     Config, CursorImage, CursorKind, DisplaySource, Ending, Framebuffer, Head, Locks, MouseMode,
     Point, Rect, SessionEvent, Size,
 };
-use common::{CURSOR, Canvas, Channel, DISPLAY, Fixture, INPUTS, Link, MAIN, wait_for, word};
+use common::{CURSOR, Canvas, DISPLAY, Fixture, INPUTS, Link, MAIN, wait_for, word};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -31,17 +31,6 @@ fn ending_of(fixture: &Fixture, id: u32) -> Ending {
         SessionEvent::Disconnected { reason, .. } => reason,
         other => panic!("{other:?}"),
     }
-}
-
-/// Drawn everywhere, another picture for every `seed`; parts compress and parts do not.
-fn paint(fixture: &Fixture, area: Rect, seed: u32) {
-    fixture
-        .screen
-        .draw(area, |x, y| match (x / 16 + y / 16 + seed) % 3 {
-            0 => seed.wrapping_mul(0x01_0b17),
-            1 => (x + seed) ^ (y << 8),
-            _ => (x * 7919 + y * 104_729 + seed).wrapping_mul(2_654_435_761) >> 8,
-        });
 }
 
 // --- the main channel
@@ -162,7 +151,7 @@ fn a_channel_that_is_opened_again_replaces_the_old_one() {
 #[test]
 fn a_new_client_gets_the_whole_screen_as_one_image_before_the_mark() {
     let fixture = fixture();
-    paint(&fixture, Rect::of_size(SMALL), 1);
+    fixture.paint(Rect::of_size(SMALL), 1);
     let (_main, mut display) = fixture.viewer();
     let kinds: Vec<u16> = (0..6).map(|_| display.next().0).collect();
     assert_eq!(kinds, [3, 108, 314, 304, 317, 102]);
@@ -184,8 +173,7 @@ fn every_client_shows_what_the_screen_shows() {
         let left = (step * 131 % 650) as i32;
         let top = (step * 71 % 450) as i32;
         let (right, bottom) = (left + 10 + step as i32 * 3, top + 40);
-        paint(
-            &fixture,
+        fixture.paint(
             Rect {
                 left,
                 top,
@@ -219,7 +207,7 @@ fn every_client_shows_what_the_screen_shows() {
 #[test]
 fn what_a_client_has_is_moved_and_not_sent_again() {
     let fixture = fixture();
-    paint(&fixture, Rect::of_size(SMALL), 1);
+    fixture.paint(Rect::of_size(SMALL), 1);
     let (_main, mut display) = fixture.viewer();
     let mut canvas = Canvas::default();
     canvas.catch_up(&mut display, &fixture.screen);
@@ -273,150 +261,12 @@ fn few_new_pixels_on_a_large_screen_take_few_bytes() {
         right: 2016,
         bottom: 1016,
     };
-    paint(&fixture, spot, 7);
+    fixture.paint(spot, 7);
 
     // Nothing else is on its way: what comes is the spot.
     let (kind, body) = display.next();
     assert_eq!(kind, 304, "a DRAW_COPY");
     assert!(body.len() < 4096, "{} bytes", body.len());
-}
-
-#[test]
-fn a_photograph_on_a_page_is_an_image_of_its_own() {
-    let size = Size {
-        width: 640,
-        height: 384,
-    };
-    let fixture = Fixture::new(Config::default(), size);
-    let (_main, mut display) = fixture.viewer();
-    let mut canvas = Canvas::default();
-    canvas.catch_up(&mut display, &fixture.screen);
-
-    let photograph = [165, 70, 491, 259];
-    let [left, top, right, bottom] = photograph;
-    fixture.screen.draw(Rect::of_size(size), |x, y| {
-        match (left..right).contains(&x) && (top..bottom).contains(&y) {
-            true => (x / 4) | (y / 4) << 8 | ((x * 31 + y * 17) % 29) << 16,
-            false if x % 7 < 2 && y % 9 < 6 => 0,
-            false => 0x00ff_ffff,
-        }
-    });
-    canvas.catch_up(&mut display, &fixture.screen);
-
-    // Small pieces, as the first are, go as one although they have a little of the page.
-    let pixels = |[left, top, right, bottom]: [u32; 4]| (right - left) * (bottom - top);
-    let common = |image: &[u32; 4]| {
-        let [x, y] = [0, 1].map(|from| image[from].max(photograph[from]));
-        let [right, bottom] = [2, 3].map(|to| image[to].min(photograph[to]));
-        right.saturating_sub(x) * bottom.saturating_sub(y)
-    };
-    let images = &canvas.photographs;
-    let sent: u32 = images.iter().copied().map(pixels).sum();
-    let of_photograph: u32 = images.iter().map(common).sum();
-    assert!(of_photograph > pixels(photograph) / 4 * 3, "{images:?}");
-    assert!((sent - of_photograph) * 8 < sent, "{images:?}");
-}
-
-/// A client that keeps images of so many pixels.
-fn keeper(fixture: &Fixture, pixels: usize) -> (Channel, Channel, Canvas) {
-    let (main, session) = fixture.main();
-    let mut display = fixture
-        .link(DISPLAY, session)
-        .expect("the session is there");
-    let bytes = (pixels * 4) as u64;
-    let init = [&[1][..], &bytes.to_le_bytes(), &[0; 5]].concat();
-    display.send(101, &init);
-    let mut canvas = Canvas::default();
-    canvas.keeps = pixels;
-    (main, display, canvas)
-}
-
-/// The colours of one of several photographs at a place on it.
-fn photograph(number: u32) -> impl Fn(u32, u32) -> u32 {
-    move |x, y| {
-        let grain = (x * 31 + y * 17 + number * 7) % 29;
-        let channels = [x / 3 + number, y / 3 + number * 5, grain + number, 0];
-        u32::from_le_bytes(channels.map(|channel| channel as u8))
-    }
-}
-
-#[test]
-fn a_photograph_that_is_uncovered_comes_from_what_the_client_keeps() {
-    let size = Size {
-        width: 640,
-        height: 384,
-    };
-    let fixture = Fixture::new(Config::default(), size);
-    let (_main, mut display, mut canvas) = keeper(&fixture, 1 << 20);
-    canvas.catch_up(&mut display, &fixture.screen);
-    fixture.screen.draw(Rect::of_size(size), photograph(1));
-    canvas.catch_up(&mut display, &fixture.screen);
-    let window = Rect {
-        left: 100,
-        top: 50,
-        right: 401,
-        bottom: 303,
-    };
-    fixture.screen.fill(window, 0x0080_8080);
-    canvas.catch_up(&mut display, &fixture.screen);
-    let before = canvas.repeated;
-
-    fixture
-        .screen
-        .draw(window, |x, y| photograph(1)(x + 100, y + 50));
-    canvas.catch_up(&mut display, &fixture.screen);
-
-    // Pieces are cut otherwise than before, and what is left over may be too little.
-    let (all, repeated) = (window.width() * window.height(), canvas.repeated - before);
-    assert!(repeated > all / 4 * 3, "{repeated} of {all} pixels");
-}
-
-#[test]
-fn what_a_client_keeps_stays_within_its_room_and_is_what_the_screen_shows() {
-    const KEPT: usize = 100_000;
-    let size = Size {
-        width: 500,
-        height: 400,
-    };
-    let fixture = Fixture::new(Config::default(), size);
-    let (_main, mut display, mut canvas) = keeper(&fixture, KEPT);
-    let mut random = StdRng::seed_from_u64(5);
-    let mut below = |end: u32| random.gen_range(0..end);
-    for step in 0..150 {
-        let (left, top) = (below(400), below(300));
-        let (right, bottom) = (left + 30 + below(70), top + 30 + below(70));
-        let area = Rect {
-            left: left as i32,
-            top: top as i32,
-            right: right as i32,
-            bottom: bottom as i32,
-        };
-        // Photographs that stay where they are, ones that are scrolled, and other things.
-        let (number, by) = (below(4), below(2) * below(90));
-        match below(4) {
-            0 => paint(&fixture, area, step),
-            _ => fixture
-                .screen
-                .draw(area, |x, y| photograph(number)(x + by, y + by)),
-        }
-        if below(3) == 0 {
-            canvas.catch_up(&mut display, &fixture.screen);
-        }
-        if step % 50 == 49 {
-            let size = Size {
-                width: 500 + step,
-                height: 400,
-            };
-            fixture.screen.set_size(size);
-        }
-    }
-    canvas.catch_up(&mut display, &fixture.screen);
-    let (repeated, forgotten) = (canvas.repeated, canvas.forgotten);
-    assert!(
-        repeated > 20_000,
-        "{repeated} pixels came from what is kept"
-    );
-    assert!(forgotten > 20, "{forgotten} images were forgotten");
 }
 
 #[test]
@@ -768,6 +618,6 @@ fn clients_that_babble_harm_nobody() {
         // The server may well hang up in the middle of it.
         let _ = victim.raw.0.write_all(&noise);
     }
-    paint(&fixture, Rect::of_size(SMALL), 3);
+    fixture.paint(Rect::of_size(SMALL), 3);
     canvas.catch_up(&mut display, &fixture.screen);
 }

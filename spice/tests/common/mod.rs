@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use caraway_spice::tls::Tls;
 use caraway_spice::{
     Config, Devices, DisplaySource, Framebuffer, InputSink, Key, ListenAddress, Listener, Locks,
-    PointerEvent, Server, SessionEvent, SessionObserver, Size,
+    PointerEvent, Rect, Server, SessionEvent, SessionObserver, Size,
 };
 use parking_lot::Mutex;
 use rsa::pkcs8::DecodePublicKey;
@@ -187,6 +187,16 @@ impl Fixture {
             secure_address: secure_address.unwrap_or_default(),
             thread: Some(thread),
         }
+    }
+
+    /// Draws on the whole area, another picture for every `seed`; parts compress and parts do not.
+    pub fn paint(&self, area: Rect, seed: u32) {
+        self.screen
+            .draw(area, |x, y| match (x / 16 + y / 16 + seed) % 3 {
+                0 => seed.wrapping_mul(0x01_0b17),
+                1 => (x + seed) ^ (y << 8),
+                _ => (x * 7919 + y * 104_729 + seed).wrapping_mul(2_654_435_761) >> 8,
+            });
     }
 
     /// A client that says nothing yet.

@@ -72,6 +72,20 @@ fn is_near(screen: &Picture, shown: &Picture) -> bool {
         .is_none_or(|difference| difference.most <= NEAR)
 }
 
+/// Waits until ryll shows exactly what is on the screen now.
+fn wait_until_shown(screen: &Screen, ryll: &mut Ryll) {
+    let wanted = screen.picture();
+    wait_for("the screen in ryll", || {
+        let difference = wanted.difference(&ryll.screenshot());
+        difference.is_none().then_some(())
+    });
+}
+
+fn assert_no_gaps(ryll: &Ryll) {
+    let none = Vec::<std::path::PathBuf>::new();
+    assert_eq!(ryll.gaps(), none, "{}", ryll.log());
+}
+
 /// Waits until more than `least` bytes were sent, and then nothing for a while.
 fn wait_for_rest(screen: &Screen, least: u64) {
     let (mut bytes, mut since) = (screen.bytes_sent(), Instant::now());
@@ -90,11 +104,7 @@ fn ryll_shows_a_photograph_early_and_then_exactly() {
     let way = Throttle::open(screen.address(), BYTES_PER_SECOND);
     let mut ryll = Ryll::connect(way.address());
     make_noise(screen.framebuffer());
-    let empty = screen.picture();
-    wait_for("the noise in ryll", || {
-        let difference = empty.difference(&ryll.screenshot());
-        difference.is_none().then_some(())
-    });
+    wait_until_shown(&screen, &mut ryll);
     let before = screen.bytes_sent();
 
     hang(screen.framebuffer());
@@ -104,22 +114,12 @@ fn ryll_shows_a_photograph_early_and_then_exactly() {
         let is_there = is_near(&wanted, &ryll.screenshot());
         is_there.then(|| screen.bytes_sent() - before)
     });
-    wait_for("its exact pixels in ryll", || {
-        wanted
-            .difference(&ryll.screenshot())
-            .is_none()
-            .then_some(())
-    });
+    wait_until_shown(&screen, &mut ryll);
     let all = screen.bytes_sent() - before;
     println!("{early} bytes until it showed, {all} until it was exact");
     assert!(early * 2 < all, "{early} bytes of {all}");
     assert!(way.has_passed(JPEG));
-    assert_eq!(
-        ryll.gaps(),
-        Vec::<std::path::PathBuf>::new(),
-        "{}",
-        ryll.log()
-    );
+    assert_no_gaps(&ryll);
 }
 
 #[test]
@@ -144,35 +144,21 @@ fn spice_gtk_takes_lossy_images_and_ends_with_the_exact_pixels() {
 fn ryll_has_what_it_keeps_of_a_photograph_drawn_again() {
     let screen = Screen::open(720, 600);
     let mut ryll = Ryll::connect(screen.address());
-    let mut wait_until_shown = || {
-        let wanted = screen.picture();
-        wait_for("the screen in ryll", || {
-            wanted
-                .difference(&ryll.screenshot())
-                .is_none()
-                .then_some(())
-        });
-    };
-    wait_until_shown();
+    wait_until_shown(&screen, &mut ryll);
     hang(screen.framebuffer());
-    wait_until_shown();
+    wait_until_shown(&screen, &mut ryll);
     let whole = screen.bytes_sent();
     screen.framebuffer().fill(WINDOW, 0x0070_8090);
-    wait_until_shown();
+    wait_until_shown(&screen, &mut ryll);
     let before = screen.bytes_sent();
 
     hang(screen.framebuffer());
 
-    wait_until_shown();
+    wait_until_shown(&screen, &mut ryll);
     let bytes = screen.bytes_sent() - before;
     println!("{bytes} bytes, the whole photograph {whole}");
     assert!(bytes * 4 < whole, "{bytes} bytes of {whole}");
-    assert_eq!(
-        ryll.gaps(),
-        Vec::<std::path::PathBuf>::new(),
-        "{}",
-        ryll.log()
-    );
+    assert_no_gaps(&ryll);
 }
 
 #[test]
@@ -225,11 +211,7 @@ fn ryll_forgets_what_it_has_no_room_for_and_shows_what_it_keeps() {
     let mut show = |number: u32| {
         let before = screen.bytes_sent();
         hang_one(screen.framebuffer(), number);
-        let wanted = screen.picture();
-        wait_for("the photograph in ryll", || {
-            let difference = wanted.difference(&ryll.screenshot());
-            difference.is_none().then_some(())
-        });
+        wait_until_shown(&screen, &mut ryll);
         screen.bytes_sent() - before
     };
     let first: Vec<u64> = (1..=PHOTOGRAPHS).map(&mut show).collect();
@@ -240,10 +222,5 @@ fn ryll_forgets_what_it_has_no_room_for_and_shows_what_it_keeps() {
     let least = first.iter().min().copied().unwrap_or_default();
     assert!(recent * 4 < least, "{recent} bytes of {least}");
     assert!(oldest * 2 > least, "{oldest} bytes of {least}");
-    assert_eq!(
-        ryll.gaps(),
-        Vec::<std::path::PathBuf>::new(),
-        "{}",
-        ryll.log()
-    );
+    assert_no_gaps(&ryll);
 }
