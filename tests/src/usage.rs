@@ -7,6 +7,8 @@ use std::fs;
 pub struct Usage {
     /// KiB that are resident, guest RAM included.
     pub resident: u64,
+    /// KiB of it that are files', mostly the program, which comes as it is needed.
+    pub mapped: u64,
     /// Open files.
     pub files: usize,
     /// Threads.
@@ -25,12 +27,14 @@ impl Usage {
                 .count()
         };
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let resident = status.lines().find_map(|line| {
-            let rest = line.strip_prefix("VmRSS:")?;
-            rest.trim().trim_end_matches(" kB").parse().ok()
-        });
+        let kib = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            let kib = line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok());
+            kib.expect("a process has memory")
+        };
         Self {
-            resident: resident.expect("a process has memory"),
+            resident: kib("VmRSS:"),
+            mapped: kib("RssFile:"),
             files: count("fd"),
             threads: count("task"),
         }

@@ -15,9 +15,10 @@ fn used(test: &str, mib: u32, balloon: serde_json::Value) -> Vm {
     vm
 }
 
-/// MiB that the machine holds.
+/// MiB that the machine holds, without the program's own.
 fn resident(vm: &Vm) -> f64 {
-    Usage::of(vm.pid()).resident as f64 / 1024.0
+    let usage = Usage::of(vm.pid());
+    (usage.resident - usage.mapped) as f64 / 1024.0
 }
 
 fn set_target(vm: &Vm, target: &str) {
