@@ -14,7 +14,7 @@ use serde_json::json;
 /// Seeds that are tried every time, and for how long each.
 const SEEDS: [u64; 2] = [1, 2];
 const SECONDS: u64 = 5;
-/// To abuse for longer, by hand: seconds of each seed.
+/// To abuse for longer, by hand and by `cargo test`, as nextest ends what takes three minutes: seconds of each seed.
 const SECONDS_VARIABLE: &str = "CARAWAY_HOSTILE_SECONDS";
 
 #[test]

@@ -7,12 +7,13 @@ use core::sync::atomic::{Ordering, fence};
 
 use super::{
     Buffer, FREE, INDIRECT, NEXT, WRITE, any_buffer, balloon, blk, capability, common, console,
-    find, input, net, rng, status, structure, vsock,
+    find, input, msix_table, net, rng, status, structure, use_msix, vsock,
 };
 use crate::busy::{next, ticks_of_a_second};
 use crate::cpu::{self, read, wait_until, write};
 use crate::ensure;
 use crate::failure::{Outcome, Why};
+use crate::interrupts;
 use crate::pci::Function;
 use crate::say;
 use crate::start_info::StartInfo;
@@ -39,6 +40,10 @@ const USED: u64 = 40 << 10;
 const SIZE: u64 = 64;
 /// Descriptors of a chain.
 const LONGEST: u64 = 4;
+/// Bytes of PCI configuration space in which there is anything.
+const CONFIG_BYTES: u64 = 256;
+/// Interrupts that nobody else asks for.
+const VECTORS: core::ops::Range<u64> = 0x80..0xc0;
 
 /// For `seconds` (2), with the dice of `seed` (1), abuses each virtio device that there is. At its end all of them
 /// begin anew when they are asked to.
@@ -48,11 +53,13 @@ pub fn test(info: &StartInfo) -> Outcome {
     let devices = TYPES.iter().filter(|kind| find(**kind).is_some()).count() as u64;
     ensure!(devices > 0, "there is no device");
     let time = info.number("seconds", 2) * second / devices;
+    interrupts::enable();
     for kind in TYPES {
         let Some(function) = find(kind) else {
             continue;
         };
         let victim = Victim::new(kind, function)?;
+        use_msix(function, true)?;
         let (end, mut acts, mut starts, mut answers) = (cpu::ticks() + time, 0_u64, 0_u64, 0_u64);
         fill(BUFFERS, BUFFER_BYTES, &mut random);
         while cpu::ticks() < end {
@@ -68,6 +75,7 @@ pub fn test(info: &StartInfo) -> Outcome {
             answers += answered();
         }
         victim.reset()?;
+        use_msix(function, false)?;
         say!("abuse type {kind}: {starts} starts, {acts} acts, {answers} answers");
         ensure!(
             answers > starts,
@@ -87,6 +95,8 @@ fn fill(start: u64, bytes: u64, random: &mut u64) {
 
 struct Victim {
     kind: u16,
+    function: Function,
+    interrupts: u64,
     common: u64,
     config: u64,
     notify: u64,
@@ -101,6 +111,8 @@ impl Victim {
         let queues: u16 = read(common + common::NUM_QUEUES);
         Ok(Self {
             kind,
+            function,
+            interrupts: msix_table(function)?,
             common,
             queues: queues.into(),
             config: structure(function, 4)?,
@@ -155,6 +167,7 @@ impl Victim {
         write(self.common + common::QUEUE_SELECT, queue);
         let most: u16 = read(self.common + common::QUEUE_SIZE);
         write(self.common + common::QUEUE_SIZE, most.min(SIZE as u16));
+        write(self.common + common::QUEUE_MSIX_VECTOR, queue + 1);
         self.place(common::QUEUE_DESC, rings);
         self.place(common::QUEUE_DRIVER, rings + AVAILABLE);
         self.place(common::QUEUE_DEVICE, rings + USED);
@@ -227,11 +240,49 @@ impl Victim {
                 write(index, (dice >> 16) as u16);
                 self.tell(queue);
             }
+            13..=16 => self.configure(queue, random),
+            17..=20 => self.interrupt(random),
             _ => {
                 self.request(queue, random);
                 self.tell(queue);
             }
         }
+    }
+
+    /// Has anything in a register of PCI configuration space for a while: a BAR that is elsewhere, or none.
+    fn configure(&self, queue: u16, random: &mut u64) {
+        let dice = next(random);
+        let register = (dice % (CONFIG_BYTES / 4) * 4) as u16;
+        let before = self.function.config(register);
+        let some = next(random) as u32;
+        let value = if one_in(2, random) {
+            some
+        } else {
+            before ^ some & some.rotate_left(7)
+        };
+        self.function.set_config(register, value);
+        self.tell(queue);
+        // Where a BAR is now, whatever else is there.
+        let _ = read::<u32>(u64::from(value & !0xf));
+        let _ = read::<u8>(self.common + common::STATUS);
+        self.function.set_config(register, before);
+    }
+
+    /// Sends the interrupts of a vector elsewhere, here or nowhere, or masks it.
+    fn interrupt(&self, random: &mut u64) {
+        let dice = next(random);
+        let entry = self.interrupts + (dice >> 8) % (self.queues + 1) * 16;
+        let vector = VECTORS.start + (dice >> 16) % (VECTORS.end - VECTORS.start);
+        match dice % 4 {
+            0 => write(entry, interrupts::MSI_ADDRESS as u32),
+            // To a processor that there is not, of those that fit.
+            1 => write(entry, (dice >> 32) as u32 & !0xc | 0x0080_0000),
+            2 => write(entry + 4, (dice >> 32) as u32 >> (dice >> 24 & 31)),
+            _ => {}
+        }
+        // Fixed interrupts only: others stop or reset the processor, as they should.
+        write(entry + 8, (dice >> 32) as u32 & !0x7ff | vector as u32);
+        write(entry + 12, (dice >> 30) as u32 & 1);
     }
 
     fn tell(&self, queue: u16) {

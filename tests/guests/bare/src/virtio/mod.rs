@@ -232,22 +232,14 @@ impl Device {
     }
 
     fn use_msix(&self, vector: u8) -> Outcome {
-        let Some(capability) = self.function.capabilities(CAPABILITY_MSIX).next() else {
-            return Err(why(format_args!("no MSI-X")));
-        };
-        let place = self.function.config(capability + 4);
-        let Some(bar) = self.function.bar((place & 7) as u16) else {
-            return Err(why(format_args!("the MSI-X table's BAR is not there")));
-        };
-        let table = bar.start + u64::from(place & !7);
+        let table = msix_table(self.function)?;
         for entry in 0..2 {
             write(table + 16 * entry, interrupts::MSI_ADDRESS as u32);
             write(table + 16 * entry + 4, 0_u32);
             write(table + 16 * entry + 8, u32::from(vector) + entry as u32);
             write(table + 16 * entry + 12, 0_u32);
         }
-        let control = self.function.config(capability);
-        self.function.set_config(capability, control | 1 << 31);
+        use_msix(self.function, true)?;
         interrupts::enable();
         write(self.common + common::CONFIG_MSIX_VECTOR, 1_u16);
         Ok(())
@@ -269,8 +261,8 @@ impl Device {
             "queue {number} has {most} entries"
         );
         write(common + common::QUEUE_SIZE, size as u16);
-        let msix = self.function.capabilities(CAPABILITY_MSIX).next();
-        if msix.is_some_and(|capability| self.function.config(capability) & 1 << 31 != 0) {
+        let msix = msix(self.function);
+        if msix.is_ok_and(|capability| self.function.config(capability) & 1 << 31 != 0) {
             write(common + common::QUEUE_MSIX_VECTOR, 0_u16);
             let taken: u16 = read(common + common::QUEUE_MSIX_VECTOR);
             ensure!(taken == 0, "queue {number} refuses its interrupt vector");
@@ -417,6 +409,28 @@ fn legacy_id(kind: u16) -> Option<u16> {
         2 => Some(0x1001),
         _ => None,
     }
+}
+
+/// The capability of message-signalled interrupts.
+fn msix(function: Function) -> Result<u16, Why> {
+    let mut capabilities = function.capabilities(CAPABILITY_MSIX);
+    (capabilities.next()).ok_or_else(|| why(format_args!("no MSI-X")))
+}
+
+/// Switches them on or off.
+fn use_msix(function: Function, on: bool) -> Outcome {
+    let capability = msix(function)?;
+    let others = function.config(capability) & !(1 << 31);
+    function.set_config(capability, others | u32::from(on) << 31);
+    Ok(())
+}
+
+/// The address of their table.
+fn msix_table(function: Function) -> Result<u64, Why> {
+    let place = function.config(msix(function)? + 4);
+    let bar = (function.bar((place & 7) as u16))
+        .ok_or_else(|| why(format_args!("the MSI-X table's BAR is not there")))?;
+    Ok(bar.start + u64::from(place & !7))
 }
 
 /// The capability for the structure of this type.
