@@ -24,8 +24,10 @@ const NOISE: Rect = Rect {
     right: 720,
     bottom: 600,
 };
-/// Nothing more comes after so long without anything.
-const REST: Duration = Duration::from_secs(4);
+/// Nothing more comes after so long without anything, …
+const REST: Duration = Duration::from_secs(1);
+/// … or on the slow link.
+const SLOW_REST: Duration = Duration::from_secs(4);
 /// Each JPEG picture has these bytes near its start (ITU-T T.871), and hardly anything else does.
 const JPEG: &[u8] = b"JFIF\0";
 /// What covers most of the photograph for a while, across pieces and images.
@@ -86,15 +88,15 @@ fn assert_no_gaps(ryll: &Ryll) {
     assert_eq!(ryll.gaps(), none, "{}", ryll.log());
 }
 
-/// Waits until more than `least` bytes were sent, and then nothing for a while.
-fn wait_for_rest(screen: &Screen, least: u64) {
+/// Waits until more than `least` bytes were sent, and then nothing for as long as `rest`.
+fn wait_for_rest(screen: &Screen, least: u64, rest: Duration) {
     let (mut bytes, mut since) = (screen.bytes_sent(), Instant::now());
     wait_for("rest", || {
         let now = screen.bytes_sent();
         if std::mem::replace(&mut bytes, now) != now {
             since = Instant::now();
         }
-        (bytes > least && since.elapsed() > REST).then_some(())
+        (bytes > least && since.elapsed() > rest).then_some(())
     });
 }
 
@@ -128,13 +130,13 @@ fn spice_gtk_takes_lossy_images_and_ends_with_the_exact_pixels() {
     let way = Throttle::open(screen.address(), BYTES_PER_SECOND);
     let mut gtk = GlibWatch::start(way.address(), 0);
     make_noise(screen.framebuffer());
-    wait_for_rest(&screen, 100_000);
+    wait_for_rest(&screen, 100_000, SLOW_REST);
     let before = screen.bytes_sent();
     assert!(!way.has_passed(JPEG));
 
     hang(screen.framebuffer());
 
-    wait_for_rest(&screen, before + 100_000);
+    wait_for_rest(&screen, before + 100_000, SLOW_REST);
     let (_, picture) = gtk.finish();
     assert!(way.has_passed(JPEG));
     screen.picture().assert_same(&picture, "spice-gtk");
@@ -166,15 +168,15 @@ fn spice_gtk_has_what_it_keeps_of_a_photograph_drawn_again() {
     let screen = Screen::open(720, 600);
     let mut gtk = GlibWatch::start(screen.address(), 0);
     hang(screen.framebuffer());
-    wait_for_rest(&screen, 100_000);
+    wait_for_rest(&screen, 100_000, REST);
     let whole = screen.bytes_sent();
     screen.framebuffer().fill(WINDOW, 0x0070_8090);
-    wait_for_rest(&screen, whole);
+    wait_for_rest(&screen, whole, REST);
     let before = screen.bytes_sent();
 
     hang(screen.framebuffer());
 
-    wait_for_rest(&screen, before);
+    wait_for_rest(&screen, before, REST);
     let bytes = screen.bytes_sent() - before;
     let (_, picture) = gtk.finish();
     screen.picture().assert_same(&picture, "spice-gtk");
@@ -185,20 +187,31 @@ fn spice_gtk_has_what_it_keeps_of_a_photograph_drawn_again() {
 /// Each has 307,200 pixels, and a client keeps four million at most.
 const PHOTOGRAPHS: u32 = 17;
 
+/// Has a client shown all photographs, and then one that it keeps and one that it had to forget, by `show`, which
+/// tells the bytes that one took.
+fn assert_forgets_the_oldest(mut show: impl FnMut(u32) -> u64) {
+    let first: Vec<u64> = (1..=PHOTOGRAPHS).map(&mut show).collect();
+
+    let (recent, oldest) = (show(PHOTOGRAPHS - 3), show(1));
+
+    println!("{first:?}, again {recent}, forgotten {oldest}");
+    let least = first.iter().min().copied().unwrap_or_default();
+    assert!(recent * 4 < least, "{recent} bytes of {least}");
+    assert!(oldest * 2 > least, "{oldest} bytes of {least}");
+}
+
 #[test]
-fn spice_gtk_forgets_what_it_has_no_room_for() {
+fn spice_gtk_forgets_what_it_has_no_room_for_and_shows_what_it_keeps() {
     let screen = Screen::open(720, 600);
     let mut gtk = GlibWatch::start(screen.address(), 0);
-    for number in (1..=PHOTOGRAPHS).chain([PHOTOGRAPHS - 3, 1]) {
+    wait_for_rest(&screen, 0, REST);
+
+    assert_forgets_the_oldest(|number| {
         let before = screen.bytes_sent();
         hang_one(screen.framebuffer(), number);
-        wait_for("the photograph", || {
-            (screen.bytes_sent() > before).then_some(())
-        });
-        std::thread::sleep(Duration::from_millis(300));
-    }
-
-    wait_for_rest(&screen, 0);
+        wait_for_rest(&screen, before, REST);
+        screen.bytes_sent() - before
+    });
 
     let (_, picture) = gtk.finish();
     screen.picture().assert_same(&picture, "spice-gtk");
@@ -208,19 +221,13 @@ fn spice_gtk_forgets_what_it_has_no_room_for() {
 fn ryll_forgets_what_it_has_no_room_for_and_shows_what_it_keeps() {
     let screen = Screen::open(720, 600);
     let mut ryll = Ryll::connect(screen.address());
-    let mut show = |number: u32| {
+
+    assert_forgets_the_oldest(|number| {
         let before = screen.bytes_sent();
         hang_one(screen.framebuffer(), number);
         wait_until_shown(&screen, &mut ryll);
         screen.bytes_sent() - before
-    };
-    let first: Vec<u64> = (1..=PHOTOGRAPHS).map(&mut show).collect();
+    });
 
-    let (recent, oldest) = (show(PHOTOGRAPHS - 3), show(1));
-
-    println!("{first:?}, again {recent}, forgotten {oldest}");
-    let least = first.iter().min().copied().unwrap_or_default();
-    assert!(recent * 4 < least, "{recent} bytes of {least}");
-    assert!(oldest * 2 > least, "{oldest} bytes of {least}");
     assert_no_gaps(&ryll);
 }
