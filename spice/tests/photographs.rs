@@ -9,20 +9,21 @@ use common::{Canvas, Channel, DISPLAY, Fixture};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+const SCREEN: Size = Size {
+    width: 640,
+    height: 384,
+};
+
 #[test]
 fn a_photograph_on_a_page_is_an_image_of_its_own() {
-    let size = Size {
-        width: 640,
-        height: 384,
-    };
-    let fixture = Fixture::new(Config::default(), size);
+    let fixture = Fixture::new(Config::default(), SCREEN);
     let (_main, mut display) = fixture.viewer();
     let mut canvas = Canvas::default();
     canvas.catch_up(&mut display, &fixture.screen);
 
     let photograph = [165, 70, 491, 259];
     let [left, top, right, bottom] = photograph;
-    fixture.screen.draw(Rect::of_size(size), |x, y| {
+    fixture.screen.draw(Rect::of_size(SCREEN), |x, y| {
         match (left..right).contains(&x) && (top..bottom).contains(&y) {
             true => (x / 4) | (y / 4) << 8 | ((x * 31 + y * 17) % 29) << 16,
             false if x % 7 < 2 && y % 9 < 6 => 0,
@@ -70,14 +71,10 @@ fn photograph(number: u32) -> impl Fn(u32, u32) -> u32 {
 
 #[test]
 fn a_photograph_that_is_uncovered_comes_from_what_the_client_keeps() {
-    let size = Size {
-        width: 640,
-        height: 384,
-    };
-    let fixture = Fixture::new(Config::default(), size);
+    let fixture = Fixture::new(Config::default(), SCREEN);
     let (_main, mut display, mut canvas) = keeper(&fixture, 1 << 20);
     canvas.catch_up(&mut display, &fixture.screen);
-    fixture.screen.draw(Rect::of_size(size), photograph(1));
+    fixture.screen.draw(Rect::of_size(SCREEN), photograph(1));
     canvas.catch_up(&mut display, &fixture.screen);
     let window = Rect {
         left: 100,
