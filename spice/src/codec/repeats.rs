@@ -10,16 +10,14 @@
 /// The binary logarithm of the table of a large image.
 const MAX_TABLE_BITS: u32 = 16;
 const MIN_TABLE_BITS: u32 = 8;
-/// Candidates that are compared for one place.
-const DEPTH: usize = 16;
-/// A copy so long is taken without looking for a longer one from the same place …
-const LONG: usize = 192;
-/// … and one of this length without looking at the next place.
-const GOOD: usize = 48;
-/// Pixels that are compared for one place: copies that can't be told may be long.
-const COMPARED: usize = 4 * LONG;
+/// Candidates that are compared for one place, until they had so many pixels in common together. In a text the
+/// first is mostly as good as any; in a gradient, where three pixels say little of what follows, many are tried.
+const DEPTH: usize = 64;
+const ENOUGH: usize = 24;
+/// A copy of this length is taken without looking at the next place.
+const GOOD: usize = 24;
 /// After `1 << this` vain searches in a row, every second run is looked up, and so on.
-const SKIP_SHIFT: u32 = 5;
+const SKIP_SHIFT: u32 = 7;
 /// Of the pixels of a copy, the runs at the start of each block of so many are remembered, …
 const BLOCK: usize = 512;
 /// … so many of them: what is inside of a copy can be found at its source, too.
@@ -196,7 +194,7 @@ impl Copy {
 #[derive(Debug, Default)]
 struct Best {
     copy: Option<Copy>,
-    /// Pixels that were looked at.
+    /// Pixels that those had in common with this place, together.
     compared: usize,
 }
 
@@ -346,19 +344,15 @@ impl Walk {
                 best.compare(pixels, form, here, distance);
             }
         }
-        let mut depth = DEPTH;
-        while depth > 0 && best.compared <= COMPARED && best.length() <= LONG {
+        for _ in 0..DEPTH {
             let Some(there) = candidate else { break };
             let distance = here - there;
             // The others are farther still.
-            if distance > form.reach() {
+            if best.compared > ENOUGH || distance > form.reach() {
                 break;
             }
             best.compare(pixels, form, here, distance);
             candidate = table.before(there);
-            // What is good enough needs not become much better.
-            let is_good = best.length() >= GOOD;
-            depth = depth.saturating_sub(if is_good { DEPTH / 4 } else { 1 });
         }
         best.copy
     }
