@@ -89,7 +89,11 @@ impl Pixels {
         if count == 0 || count > MAX_PIXELS {
             return None;
         }
-        data.resize(usize::try_from(count).ok()?, 0);
+        let count = usize::try_from(count).ok()?;
+        if data.capacity() < count {
+            data = vec![0; count];
+        }
+        data.resize(count, 0);
         if !read(data.as_mut_bytes()) {
             return None;
         }
@@ -228,8 +232,8 @@ pub struct Encoder {
     deflate: Deflate,
     access: Option<Access>,
     contest: Contest,
-    /// Memory for pixels.
-    spare: Vec<u32>,
+    /// Memory for pixels, what was used last at the end.
+    spares: Vec<Vec<u32>>,
     /// The last image, if it is to enter the dictionary.
     unsent: Option<Lease>,
     cache: Cache,
@@ -277,15 +281,19 @@ impl Encoder {
         read: impl FnOnce(&mut [u8]) -> bool,
     ) -> Option<Pixels> {
         self.forget_last();
-        Pixels::in_memory(std::mem::take(&mut self.spare), width, height, read)
+        let spare = self.spares.pop().unwrap_or_default();
+        Pixels::in_memory(spare, width, height, read)
     }
 
     /// Takes back the memory of pixels that are not encoded.
     pub fn recycle(&mut self, pixels: Pixels) {
-        self.spare = pixels.data;
-        // A whole screen is rare, and need not be kept room for.
-        self.spare.truncate(SPARE);
-        self.spare.shrink_to(SPARE);
+        if self.spares.len() < SPARES {
+            let mut spare = pixels.data;
+            // A whole screen is rare, and need not be kept room for.
+            spare.truncate(SPARE);
+            spare.shrink_to(SPARE);
+            self.spares.push(spare);
+        }
     }
 
     /// The image of these pixels: in the form asked for, or raw if that is not longer. The last image,
@@ -415,8 +423,10 @@ impl Encoder {
 
 /// Pixels of an image at most: a surface of 16384×16384.
 const MAX_PIXELS: u64 = 1 << 28;
-/// Pixels whose memory is kept: those of the largest piece.
+/// Pixels whose memory is kept: those of the largest piece, …
 const SPARE: usize = 256 * 1024;
+/// … and of a part of it.
+const SPARES: usize = 2;
 /// Pixels of a lossy image at least: the tables of a JPEG picture alone have some 600 bytes.
 const LOSSY_PIXELS: usize = 2048;
 /// Quality of lossy images, from 1 to 100: at first sight nothing is missing.

@@ -92,6 +92,7 @@ impl Piece {
                 self.draw(index, part, pixels, encoder, &mut drawings);
             }
         }
+        encoder.recycle(pixels);
         Some(drawings)
     }
 
