@@ -59,6 +59,19 @@ impl Canvas {
         }
     }
 
+    /// A surface whose first picture `read` writes row by row from the top, until it says `false`.
+    pub(crate) fn with_picture(
+        format: PixelFormat,
+        size: Size,
+        mut read: impl FnMut(u32, &mut [u32]) -> bool,
+    ) -> Self {
+        let mut canvas = Self::new(format, size);
+        let rows = canvas.pixels.chunks_exact_mut(size.width.max(1) as usize);
+        // Straight to where it belongs: there is nothing to compare it with.
+        (0..).zip(rows).all(|(y, row)| read(y, row));
+        canvas
+    }
+
     /// From here on, what a drawing only moves is noted as a copy. Whoever draws then looks at
     /// [`has_copies`](Self::has_copies) before others may read the surface.
     pub(crate) fn find_moves(&mut self) {
@@ -213,13 +226,11 @@ impl Canvas {
             width: area.width(),
             height: area.height(),
         };
-        let mut copy = Self::new(self.format, size);
         let (left, top) = (area.left.max(0) as u32, area.top.max(0) as u32);
-        for y in 0..size.height {
-            if let Some(row) = self.row(left, top + y, size.width) {
-                copy.put_row(0, y, row);
-            }
-        }
+        let copy = Self::with_picture(self.format, size, |y, row| {
+            let there = self.row(left, top + y, size.width);
+            there.map(|there| row.copy_from_slice(there)).is_some()
+        });
         (copy, left, top)
     }
 

@@ -35,8 +35,8 @@ const DISTANCES: usize = 64;
 const TRIED: usize = 4;
 /// Pixels that are compared at once when a distance is tried.
 const PIECE: usize = 32;
-/// Pixels for which memory is kept between two drawings.
-const KEPT: usize = 2 * 1024 * 1024;
+/// Pixels for which memory is kept between two drawings: a screen of 3840×2160.
+const KEPT: usize = 3840 * 2160;
 
 /// What a drawing makes different.
 #[derive(Default)]

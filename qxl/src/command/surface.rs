@@ -151,26 +151,26 @@ impl SurfaceShape {
         u64::from(self.stride.unsigned_abs()) * u64::from(stored)
     }
 
-    /// Puts the picture that is in guest memory on `canvas`, which has the surface's size.
-    pub(crate) fn load(&self, place: &Place, canvas: &mut Canvas) {
+    /// The surface with the picture that is in guest memory.
+    pub(crate) fn load(&self, place: &Place) -> Canvas {
         let mut bytes = vec![0; self.row_len() as usize];
-        let mut row = vec![0_u32; self.width as usize];
-        for y in 0..self.height {
+        Canvas::with_picture(self.format, self.size(), |y, row| {
             let at = self.row_at(y);
-            let read = if self.format.bits() == 32 {
-                place.read(at, row.as_mut_bytes())
-            } else {
-                place.read(at, &mut bytes)
-            };
-            if read.is_err() {
-                return;
+            if self.format.bits() == 32 {
+                return place.read(at, row.as_mut_bytes()).is_ok();
             }
-            self.unpack(&bytes, &mut row);
-            canvas.put_row(0, y, &row);
-        }
+            let read = place.read(at, &mut bytes);
+            self.unpack(&bytes, row);
+            read.is_ok()
+        })
     }
 
-    /// Takes the pixels of a row apart; 32 bits are as they should be.
+    /// The surface without a picture.
+    pub(crate) fn blank(&self) -> Canvas {
+        Canvas::new(self.format, self.size())
+    }
+
+    /// Takes the pixels of a row apart, which have fewer than 32 bits.
     fn unpack(&self, bytes: &[u8], row: &mut [u32]) {
         let set = |row: &mut [u32], pixels: &mut dyn Iterator<Item = u32>| {
             row.iter_mut().zip(pixels).for_each(|(to, from)| *to = from);

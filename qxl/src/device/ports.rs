@@ -5,7 +5,6 @@ use serde::{Deserialize, Serialize};
 
 use super::memslots::GuestAddress;
 use super::{Core, Mode, Qxl, interrupts};
-use crate::canvas::Canvas;
 use crate::command::{CommandError, SurfaceShape};
 
 /// A port, by its offset in BAR 3.
@@ -364,10 +363,10 @@ impl Qxl {
             tracing::debug!("the guest replaces its primary surface without destroying it first");
             core.note(|recorder, _| recorder.destroy_primary());
         }
-        let mut canvas = Canvas::new(shape.format, shape.size());
-        if shape.keep {
-            shape.load(&place, &mut canvas);
-        }
+        let mut canvas = match shape.keep {
+            true => shape.load(&place),
+            false => shape.blank(),
+        };
         canvas.damage(canvas.area());
         core.note(|recorder, _| recorder.create_primary(&shape, &place));
         self.set_mode(core, mode);

@@ -16,7 +16,6 @@ use super::release::Releases;
 use super::rom::OldAnswers;
 use super::surfaces::SurfaceState;
 use super::{Core, Mode, Qxl, interrupts};
-use crate::canvas::Canvas;
 use crate::command::SurfaceShape;
 use crate::vga::VgaState;
 
@@ -146,12 +145,15 @@ impl Qxl {
         let Some(shape) = state.primary else {
             return Ok(());
         };
-        let mut canvas = Canvas::new(shape.format, shape.size());
-        match core.slots.resolve(shape.data, shape.len()) {
-            Ok(place) => shape.load(&place, &mut canvas),
-            // The guest may take the slot away under its surface.
-            Err(error) => tracing::debug!("the primary surface's memory is gone: {error}"),
-        }
+        let place = core.slots.resolve(shape.data, shape.len());
+        let mut canvas = place.map_or_else(
+            |error| {
+                // The guest may take the slot away under its surface.
+                tracing::debug!("the primary surface's memory is gone: {error}");
+                shape.blank()
+            },
+            |place| shape.load(&place),
+        );
         canvas.damage(canvas.area());
         let whole = canvas.area();
         let head = |&(id, [left, top, right, bottom]): &HeadState| Head {

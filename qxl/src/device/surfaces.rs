@@ -81,10 +81,8 @@ impl Surfaces {
             .map(|surface| pixels(&surface.shape))
             .sum();
         CommandError::at_most("pixels of all surfaces", used + pixels(&shape), self.most)?;
-        let mut canvas = Canvas::new(shape.format, shape.size());
-        if let Some(place) = place.filter(|_| shape.keep) {
-            shape.load(place, &mut canvas);
-        }
+        let place = place.filter(|_| shape.keep);
+        let canvas = place.map_or_else(|| shape.blank(), |place| shape.load(place));
         let surface = Surface {
             canvas,
             shape,
