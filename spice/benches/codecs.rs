@@ -24,8 +24,9 @@ const CODECS: [(&str, Codec); 6] = [
 ];
 
 fn scrambled(number: u32) -> u32 {
-    let number = number.wrapping_mul(2_654_435_761);
-    number ^ number >> 15
+    let number = (number ^ number >> 16).wrapping_mul(2_654_435_761);
+    let number = (number ^ number >> 15).wrapping_mul(2_221_713_035);
+    number ^ number >> 16
 }
 
 /// Letters of 8×16 pixels, in lines that differ.
@@ -47,6 +48,13 @@ fn photograph(x: u32, y: u32) -> u32 {
     u32::from_le_bytes(channels.map(|channel| channel as u8))
 }
 
+/// As smooth, of one tone: much of it looks like something else for a few pixels.
+fn shades(x: u32, y: u32) -> u32 {
+    let grain = scrambled(y * SIZE.0 + x) >> 30;
+    let light = (x * 3 / 7 + y * 2 / 3) % 250 + grain;
+    u32::from_le_bytes([light, light / 2 + 20, 255 - light, 0].map(|channel| channel as u8))
+}
+
 fn noise(x: u32, y: u32) -> u32 {
     scrambled(y * SIZE.0 + x) & 0xff_ffff
 }
@@ -54,15 +62,25 @@ fn noise(x: u32, y: u32) -> u32 {
 /// The colour of a place.
 type Picture = fn(u32, u32) -> u32;
 
-const PICTURES: [(&str, Picture); 3] =
-    [("text", text), ("photograph", photograph), ("noise", noise)];
+const PICTURES: [(&str, Picture); 4] = [
+    ("text", text),
+    ("photograph", photograph),
+    ("shades", shades),
+    ("noise", noise),
+];
+
+/// The bytes of a picture whose upper edge is at `top`.
+fn bytes_of(colour: Picture, top: u32) -> Vec<u8> {
+    let (width, height) = SIZE;
+    (top..top + height)
+        .flat_map(|y| (0..width).flat_map(move |x| colour(x, y).to_le_bytes()))
+        .collect()
+}
 
 fn codecs(criterion: &mut Criterion) {
     let (width, height) = SIZE;
     for (picture, colour) in PICTURES {
-        let bytes: Vec<u8> = (0..height)
-            .flat_map(|y| (0..width).flat_map(move |x| colour(x, y).to_le_bytes()))
-            .collect();
+        let bytes = bytes_of(colour, 0);
         let Some(pixels) = Pixels::new(width, height, &bytes) else {
             continue;
         };
@@ -82,5 +100,33 @@ fn codecs(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, codecs);
+/// What GLZ makes of a picture whose client keeps as many others of its kind as it has room for.
+fn full_dictionary(criterion: &mut Criterion) {
+    let (width, height) = SIZE;
+    let mut group = criterion.benchmark_group("full dictionary");
+    for (picture, colour) in PICTURES {
+        let mut encoder = Encoder::with_dictionary(&Dictionary::default(), 1, WINDOW);
+        for other in 1..=WINDOW as u32 / (width * height) {
+            let bytes = bytes_of(colour, other * height);
+            if let Some(pixels) = Pixels::new(width, height, &bytes) {
+                let _image = encoder.encode(Codec::Glz, pixels);
+                encoder.sent();
+            }
+        }
+        let bytes = bytes_of(colour, 0);
+        let Some(pixels) = Pixels::new(width, height, &bytes) else {
+            continue;
+        };
+        let image = encoder.encode(Codec::Glz, pixels.clone());
+        let ratio = bytes.len() as f64 / image.data.len() as f64;
+        let name = format!("{picture} (1:{ratio:.1})");
+        group.throughput(Throughput::Bytes(bytes.len() as u64));
+        group.bench_function(BenchmarkId::from_parameter(name), |bencher| {
+            bencher.iter(|| black_box(encoder.encode(Codec::Glz, pixels.clone())));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, codecs, full_dictionary);
 criterion_main!(benches);

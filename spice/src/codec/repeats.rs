@@ -10,9 +10,10 @@
 /// The binary logarithm of the table of a large image.
 const MAX_TABLE_BITS: u32 = 16;
 const MIN_TABLE_BITS: u32 = 8;
-/// Candidates that are compared for one place, until they had so many pixels in common together. In a text the
-/// first is mostly as good as any; in a gradient, where three pixels say little of what follows, many are tried.
-const DEPTH: usize = 64;
+/// Candidates that are looked at for one place, until they had so many pixels in common together. In a text the
+/// first is mostly as good as any; in a gradient three pixels say little of what follows. More candidates are
+/// hardly ever better, and most are in memory that no cache has.
+const DEPTH: usize = 16;
 const ENOUGH: usize = 24;
 /// A copy of this length is taken without looking at the next place.
 const GOOD: usize = 24;
