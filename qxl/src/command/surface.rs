@@ -151,8 +151,11 @@ impl SurfaceShape {
         u64::from(self.stride.unsigned_abs()) * u64::from(stored)
     }
 
-    /// The surface with the picture that is in guest memory.
-    pub(crate) fn load(&self, place: &Place) -> Canvas {
+    /// The surface with the picture that is at this place in guest memory, black without one.
+    pub(crate) fn canvas(&self, picture: Option<&Place>) -> Canvas {
+        let Some(place) = picture else {
+            return Canvas::new(self.format, self.size());
+        };
         let mut bytes = vec![0; self.row_len() as usize];
         Canvas::with_picture(self.format, self.size(), |y, row| {
             let at = self.row_at(y);
@@ -160,14 +163,8 @@ impl SurfaceShape {
                 return place.read(at, row.as_mut_bytes()).is_ok();
             }
             let read = place.read(at, &mut bytes);
-            self.unpack(&bytes, row);
-            read.is_ok()
+            read.inspect(|()| self.unpack(&bytes, row)).is_ok()
         })
-    }
-
-    /// The surface without a picture.
-    pub(crate) fn blank(&self) -> Canvas {
-        Canvas::new(self.format, self.size())
     }
 
     /// Takes the pixels of a row apart, which have fewer than 32 bits.

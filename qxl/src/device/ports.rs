@@ -363,10 +363,7 @@ impl Qxl {
             tracing::debug!("the guest replaces its primary surface without destroying it first");
             core.note(|recorder, _| recorder.destroy_primary());
         }
-        let mut canvas = match shape.keep {
-            true => shape.load(&place),
-            false => shape.blank(),
-        };
+        let mut canvas = shape.canvas(shape.keep.then_some(&place));
         canvas.damage(canvas.area());
         core.note(|recorder, _| recorder.create_primary(&shape, &place));
         self.set_mode(core, mode);

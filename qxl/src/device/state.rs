@@ -146,14 +146,11 @@ impl Qxl {
             return Ok(());
         };
         let place = core.slots.resolve(shape.data, shape.len());
-        let mut canvas = place.map_or_else(
-            |error| {
-                // The guest may take the slot away under its surface.
-                tracing::debug!("the primary surface's memory is gone: {error}");
-                shape.blank()
-            },
-            |place| shape.load(&place),
-        );
+        // The guest may take the slot away under its surface.
+        let place = place.inspect_err(|error| {
+            tracing::debug!("the primary surface's memory is gone: {error}");
+        });
+        let mut canvas = shape.canvas(place.ok().as_ref());
         canvas.damage(canvas.area());
         let whole = canvas.area();
         let head = |&(id, [left, top, right, bottom]): &HeadState| Head {

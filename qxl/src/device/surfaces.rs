@@ -81,8 +81,7 @@ impl Surfaces {
             .map(|surface| pixels(&surface.shape))
             .sum();
         CommandError::at_most("pixels of all surfaces", used + pixels(&shape), self.most)?;
-        let place = place.filter(|_| shape.keep);
-        let canvas = place.map_or_else(|| shape.blank(), |place| shape.load(place));
+        let canvas = shape.canvas(place.filter(|_| shape.keep));
         let surface = Surface {
             canvas,
             shape,
