@@ -113,8 +113,8 @@ fn ryll_shows_a_photograph_early_and_then_exactly() {
 
     let wanted = screen.picture();
     let early = wait_for("the photograph in ryll", || {
-        let is_there = is_near(&wanted, &ryll.screenshot());
-        is_there.then(|| screen.bytes_sent() - before)
+        let sent = screen.bytes_sent() - before;
+        is_near(&wanted, &ryll.screenshot()).then_some(sent)
     });
     wait_until_shown(&screen, &mut ryll);
     let all = screen.bytes_sent() - before;
