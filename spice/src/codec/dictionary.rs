@@ -14,7 +14,7 @@ use super::repeats::Table;
 
 /// Between two images: no colour, so no copy goes on over it.
 const BOUNDARY: u32 = 1 << 24;
-/// Pixels that are remembered for a session at most, 8 bytes each: a screen of 1920×1080.
+/// Pixels that are remembered for a session at most, 4 bytes each: a screen of 1920×1080.
 const MAX_PIXELS: usize = 2 << 20;
 /// A dictionary that is full forgets one part in so many at once.
 const PART: usize = 4;
@@ -135,12 +135,14 @@ impl Contents {
             .insert(images.current.fingerprint, images.next_id);
         images.next_id += 1;
         images.current.start = self.pixels.len() + 1;
+        self.table.commit();
     }
 
     /// What is not sent is not kept, and its id goes to another image.
     fn roll_back(&mut self) {
         let end = self.images.current.start.saturating_sub(1);
         self.pixels.truncate(end);
+        self.table.roll_back();
     }
 
     /// The index of the first pixel of the image that is being encoded.
@@ -189,7 +191,7 @@ impl Contents {
 }
 
 /// What one client keeps for GLZ, over all of its display channels; handles to it are clones. At first
-/// empty, and then up to 16 MiB.
+/// empty, and then up to 12 MiB.
 #[derive(Debug, Clone, Default)]
 pub struct Dictionary(Arc<Mutex<Home>>);
 
