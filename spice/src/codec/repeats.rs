@@ -11,21 +11,39 @@ mod table;
 
 pub(super) use table::Table;
 
-/// Places that were seen are compared until they had so many pixels in common together: in a text the first is mostly
-/// as good as any.
-const ENOUGH: usize = 24;
-/// A copy of this length is taken without looking at the next place.
-const GOOD: usize = 24;
+/// How much is done for a place …
+const USUAL: Effort = Effort {
+    looks: 8,
+    enough: 24,
+};
+/// … and for one of an image that had fewer looks than it has [`EARNED`]. In a film that pays: the picture that
+/// repeats was a while ago, and the longer a copy, the fewer searches.
+const LARGE: Effort = Effort {
+    looks: 64,
+    enough: 64,
+};
+/// Pixels that earn a look. So a simple image gets the best copies, and any other takes hardly longer.
+const EARNED: usize = 8;
 /// After `1 << this` vain searches in a row, every second run is looked up, and so on.
 const SKIP_SHIFT: u32 = 7;
 /// Of the pixels of a copy, the runs at the start of each block of so many are remembered, …
 const BLOCK: usize = 512;
 /// … so many of them: what is inside of a copy can be found at its source, too.
-const KEPT: usize = 12;
+const KEPT: usize = 8;
 /// Distances of the last copies, which are tried first: what moved as a whole was cut by little.
 const RECENT: usize = 2;
 /// Bits of one pixel that is written as it is.
 const LITERAL_BITS: usize = 25;
+
+/// How much is done to find the best copy of those that there are.
+struct Effort {
+    /// Sightings that are looked at: more are hardly ever better where three pixels say little of what follows, as in
+    /// a gradient, and most are in memory that no cache has.
+    looks: usize,
+    /// They are compared until they had so many pixels in common together: in a text the first is mostly as good
+    /// as any.
+    enough: usize,
+}
 
 /// Writes one form of the stream.
 pub(super) trait Form {
@@ -169,13 +187,15 @@ pub(super) fn write(
 /// How far writing an image has come.
 #[derive(Debug)]
 struct Walk {
+    /// Where the image begins.
+    start: usize,
+    /// Sightings that were looked at.
+    looks: usize,
     runs: Runs,
     /// The next pixel to look at.
     at: usize,
     /// The first pixel that is not written yet.
     literals: usize,
-    /// What was found for the start of `runs` already.
-    ahead: Option<Option<Copy>>,
     /// Searches that found nothing since one found something.
     vain: usize,
     /// Distances of copies, the newest first; 0 is none.
@@ -187,10 +207,11 @@ impl Walk {
         let mut recent = [0; RECENT];
         recent[0] = distance.unwrap_or(0);
         Self {
+            start,
+            looks: 0,
             runs: Runs::new(pixels, start),
             at: start,
             literals: start,
-            ahead: None,
             vain: 0,
             recent,
         }
@@ -201,9 +222,7 @@ impl Walk {
         let mut kept = 0;
         let mut block_end = self.runs.start() + BLOCK;
         while self.runs.start() < self.at {
-            if self.ahead.take().is_none() {
-                table.insert(self.runs.start(), self.runs.key(pixels));
-            }
+            table.insert(self.runs.start(), self.runs.key(pixels));
             self.runs.advance(pixels);
             kept += 1;
             if kept >= KEPT {
@@ -218,44 +237,28 @@ impl Walk {
     /// pixel and copies of that.
     fn put_run(&mut self, pixels: &[u32], table: &mut Table, form: &mut impl Form) {
         let here = self.at;
-        let found = self
-            .ahead
-            .take()
-            .unwrap_or_else(|| self.search(pixels, table, form));
+        let found = self.search(pixels, table, form);
         let run = self.runs.length();
         let repeat = Copy::new(form, here + 1, 1, run - 1);
         let repeat_gain = repeat.map_or(0, |repeat| repeat.gain);
         self.runs.advance(pixels);
-        let next = self.runs.start();
-
-        let mut best = found.filter(|copy| copy.length > run || copy.gain >= repeat_gain);
-        if let Some(copy) = best.filter(|copy| copy.length < GOOD && next < pixels.len()) {
-            // Waiting for one run may find something better.
-            let ahead = self.search(pixels, table, form);
-            let later = ahead.filter(|later| {
-                later.gain + repeat_gain > copy.gain && next + later.length > here + copy.length
-            });
-            if later.is_some() {
-                best = None;
-            }
-            self.ahead = Some(ahead);
-        }
-        if best.is_some() {
+        let found = found.filter(|copy| copy.length > run || copy.gain >= repeat_gain);
+        if found.is_some() {
             self.vain = 0;
-            self.put(pixels, form, best);
+            self.put(pixels, form, found);
             return;
         }
         self.at += 1;
         self.put(pixels, form, repeat);
-        self.at = next;
-        if self.ahead.is_none() && repeat.is_none() {
+        self.at = self.runs.start();
+        if repeat.is_none() {
             self.vain += 1;
             self.skip(pixels);
         }
     }
 
     /// The best copy for what begins with these runs, which are remembered.
-    fn search(&self, pixels: &[u32], table: &mut Table, form: &impl Form) -> Option<Copy> {
+    fn search(&mut self, pixels: &[u32], table: &mut Table, form: &impl Form) -> Option<Copy> {
         let here = self.runs.start();
         let key = self.runs.key(pixels);
         table.insert(here, key);
@@ -265,10 +268,14 @@ impl Walk {
                 best.compare(pixels, form, here, distance);
             }
         }
-        let mut seen = table.seen(key);
-        while best.compared <= ENOUGH
-            && let Some(there) = seen.next()
+        let has_earned = self.looks < (here - self.start) / EARNED;
+        let effort = if has_earned { LARGE } else { USUAL };
+        let mut seen = table.seen(key).take(effort.looks);
+        while best.compared <= effort.enough
+            && let Some(seen) = seen.next()
         {
+            self.looks += 1;
+            let Some(there) = seen else { continue };
             let distance = here - there;
             // The others are farther still.
             if distance > form.reach() {

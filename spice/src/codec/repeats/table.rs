@@ -7,9 +7,6 @@ const MAX_TABLE_BITS: u32 = 16;
 const MIN_TABLE_BITS: u32 = 8;
 /// Sequences of runs that are remembered at most, 12 bytes each; a text has one in ten pixels or fewer.
 const MAX_SIGHTINGS: usize = 1 << 18;
-/// Sightings that are looked at for one place. In a gradient three pixels say little of what follows; but more are
-/// hardly ever better, and most are in memory that no cache has.
-const DEPTH: usize = 8;
 
 /// A ring of the last sightings, those with the same hash chained, the newest first. Sightings and places are
 /// numbered from the first that ever was. So what is overwritten or forgotten needs not be looked for: its number
@@ -102,21 +99,20 @@ impl Table {
         self.last = this;
     }
 
-    /// Where the same seems to begin as at the place that was [inserted](Self::insert) last, the newest first:
-    /// those among the last [`DEPTH`] sightings.
-    pub(super) fn seen(&self, key: u64) -> impl Iterator<Item = usize> {
+    /// Where the same seems to begin as at the place that was [inserted](Self::insert) last, the newest first. A
+    /// sighting that only shares its slot is `None`, but is looked at too.
+    pub(super) fn seen(&self, key: u64) -> impl Iterator<Item = Option<usize>> {
         let mut newer = self.sighting(self.last);
-        (0..DEPTH)
-            .map_while(move |_| {
-                let seen = self.sighting(newer.before);
-                // Where the ring has overwritten one is another, which may have been taken back since.
-                let is_there = self.last.wrapping_sub(newer.before) < self.ring.len() as u32
-                    && (self.forgotten + 1..newer.place).contains(&seen.place);
-                newer = seen;
-                is_there.then_some(seen)
-            })
-            .filter(move |seen| seen.tag == Self::tag(key))
-            .map(|seen| (seen.place - self.forgotten - 1) as usize)
+        std::iter::from_fn(move || {
+            let seen = self.sighting(newer.before);
+            // Where the ring has overwritten one is another, which may have been taken back since.
+            let is_there = self.last.wrapping_sub(newer.before) < self.ring.len() as u32
+                && (self.forgotten + 1..newer.place).contains(&seen.place);
+            newer = seen;
+            let is_same = seen.tag == Self::tag(key);
+            let place = move || (seen.place - self.forgotten - 1) as usize;
+            is_there.then(|| is_same.then(place))
+        })
     }
 
     fn sighting(&self, number: u32) -> Sighting {
@@ -159,7 +155,7 @@ mod tests {
     }
 
     fn seen(table: &Table) -> Vec<usize> {
-        table.seen(KEY).collect()
+        table.seen(KEY).flatten().collect()
     }
 
     #[test]
