@@ -39,6 +39,8 @@ pub(crate) struct Canvas {
     format: PixelFormat,
     size: Size,
     pixels: Vec<u32>,
+    /// All of them are still zeros, which take no memory until somebody looks.
+    blank: bool,
     damage: Damage,
     scratch: Vec<u32>,
     /// If somebody is told of moved pixels.
@@ -53,6 +55,7 @@ impl Canvas {
             format,
             size,
             pixels: vec![0; count],
+            blank: true,
             damage: Damage::new(size),
             scratch: Vec::new(),
             draft: None,
@@ -69,6 +72,7 @@ impl Canvas {
         let rows = canvas.pixels.chunks_exact_mut(size.width.max(1) as usize);
         // Straight to where it belongs: there is nothing to compare it with.
         (0..).zip(rows).all(|(y, row)| read(y, row));
+        canvas.blank = false;
         canvas
     }
 
@@ -84,6 +88,11 @@ impl Canvas {
 
     pub(crate) fn size(&self) -> Size {
         self.size
+    }
+
+    /// Whether nothing was ever drawn that is not black, and transparent if that can be told.
+    pub(crate) fn is_blank(&self) -> bool {
+        self.blank
     }
 
     pub(crate) fn area(&self) -> Rect {
@@ -118,6 +127,17 @@ impl Canvas {
     /// Puts pixels on row `y` from `x`, noting those that are different. Nothing happens if they
     /// do not all fit.
     pub(crate) fn put_row(&mut self, x: u32, y: u32, row: &[u32]) {
+        self.put_row_over(x, y, row, difference);
+    }
+
+    /// The same, if `differing` knows from what is there and what is new in which bits they differ.
+    fn put_row_over(
+        &mut self,
+        x: u32,
+        y: u32,
+        row: &[u32],
+        differing: impl Fn(&[u32], &[u32]) -> u32,
+    ) {
         let Ok(width) = u32::try_from(row.len()) else {
             return;
         };
@@ -133,8 +153,9 @@ impl Canvas {
             let piece = ((TILE_WIDTH - x % TILE_WIDTH) as usize).min(row.len());
             let (new, rest) = row.split_at(piece);
             let (old, others) = there.split_at_mut(piece);
-            let differing = difference(old, new);
+            let differing = differing(old, new);
             if differing != 0 {
+                self.blank = false;
                 if differing & self.format.visible() != 0 {
                     self.damage.mark(x, y);
                 }
@@ -162,7 +183,9 @@ impl Canvas {
         distance: Option<(i64, i64)>,
         mut source: impl FnMut(u32, u32, &mut [u32]) -> bool,
     ) {
-        if let Some(draft) = self.draft.take() {
+        // On a blank surface there is nothing that could be moved.
+        let blank = self.blank;
+        if !blank && let Some(draft) = self.draft.take() {
             self.paint_moved(draft, region, distance, source);
             return;
         }
@@ -176,7 +199,10 @@ impl Canvas {
                 if !source(left, y, &mut scratch) {
                     return false;
                 }
-                self.put_row(left, y, &scratch);
+                match blank {
+                    true => self.put_row_over(left, y, &scratch, |_, new| any_bits(new)),
+                    false => self.put_row(left, y, &scratch),
+                }
             }
             true
         });
@@ -256,6 +282,11 @@ fn difference(old: &[u32], new: &[u32]) -> u32 {
     pixels.fold(0, |bits, (old, new)| bits | (old ^ new))
 }
 
+/// The bits that are set in any pixel.
+fn any_bits(pixels: &[u32]) -> u32 {
+    pixels.iter().fold(0, |bits, pixel| bits | pixel)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -282,6 +313,22 @@ mod tests {
         canvas.fill(&rect(10, 10, 20, 20).into(), 7);
 
         assert_eq!(canvas.take_damage(), []);
+    }
+
+    #[test]
+    fn a_surface_is_blank_until_something_is_drawn_on_it() {
+        let mut canvas = canvas(100, 100);
+        canvas.fill(&canvas.area().into(), 0);
+        assert!(canvas.is_blank());
+
+        canvas.paint(&rect(0, 0, 50, 2).into(), |x, y, row| {
+            row.copy_from_slice(&[0, x + y, 7].repeat(20)[..50]);
+            true
+        });
+
+        assert!(!canvas.is_blank());
+        assert_eq!(canvas.row(0, 1, 6), Some(&[0, 1, 7, 0, 1, 7][..]));
+        assert_eq!(canvas.take_damage(), [Update::Pixels(rect(0, 0, 64, 16))]);
     }
 
     #[test]
