@@ -31,6 +31,8 @@ struct Canvas {
     heads: Vec<Head>,
     /// 0x00RRGGBB, rows without gaps.
     pixels: Vec<u32>,
+    /// Outside of this they are black.
+    drawn: Rect,
 }
 
 impl Canvas {
@@ -48,6 +50,7 @@ impl Canvas {
                 area: Rect::of_size(size),
             }],
             pixels: vec![0; count],
+            drawn: Rect::default(),
         }
     }
 
@@ -127,7 +130,7 @@ impl Framebuffer {
                 *pixel = colour(x, y) & 0x00ff_ffff;
             }
         }
-        self.tell_update(&canvas, Update::Pixels(area));
+        self.tell_update(&mut canvas, Update::Pixels(area));
     }
 
     /// Copies `pixels`, rows of `area.width()` pixels without gaps, to `area`. `false`, and nothing
@@ -146,7 +149,7 @@ impl Framebuffer {
                 *pixel = source & 0x00ff_ffff;
             }
         }
-        self.tell_update(&canvas, Update::Pixels(area));
+        self.tell_update(&mut canvas, Update::Pixels(area));
         true
     }
 
@@ -181,7 +184,7 @@ impl Framebuffer {
         } else {
             rows.for_each(copy_row);
         }
-        self.tell_update(&canvas, Update::Copy { from, to });
+        self.tell_update(&mut canvas, Update::Copy { from, to });
         true
     }
 
@@ -217,7 +220,9 @@ impl Framebuffer {
     }
 
     /// Tells of new pixels while nobody can read them, so that copies are known when they can be.
-    fn tell_update(&self, _canvas: &RwLockWriteGuard<'_, Canvas>, update: Update) {
+    fn tell_update(&self, canvas: &mut RwLockWriteGuard<'_, Canvas>, update: Update) {
+        let (Update::Pixels(area) | Update::Copy { to: area, .. }) = update;
+        canvas.drawn = canvas.drawn.union(area);
         self.tell(|observer| observer.updated(&[update]));
     }
 
@@ -271,6 +276,10 @@ impl DisplaySource for Framebuffer {
         true
     }
 
+    fn drawn(&self) -> Rect {
+        self.canvas.read().drawn
+    }
+
     fn cursor(&self) -> CursorState {
         self.cursor.lock().clone()
     }
@@ -303,6 +312,7 @@ mod tests {
         assert!(screen.read(1, area, &mut bytes));
         assert_eq!(bytes, [1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4, 0, 0, 0]);
         assert_eq!((screen.pixel(2, 2), screen.pixel(0, 0)), (Some(4), Some(0)));
+        assert_eq!(screen.drawn(), area);
     }
 
     #[test]

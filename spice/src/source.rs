@@ -134,6 +134,12 @@ pub trait DisplaySource: Send + Sync {
     /// one, `area` is not inside of the primary surface or `pixels` has another length.
     fn read(&self, generation: u64, area: Rect, pixels: &mut [u8]) -> bool;
 
+    /// The part of the primary surface outside of which every pixel is black; all of it, if that is not known.
+    fn drawn(&self) -> Rect {
+        let primary = self.layout().primary;
+        primary.map_or(Rect::default(), Rect::of_size)
+    }
+
     /// The cursor as it is now.
     fn cursor(&self) -> CursorState;
 

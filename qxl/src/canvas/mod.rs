@@ -39,8 +39,8 @@ pub(crate) struct Canvas {
     format: PixelFormat,
     size: Size,
     pixels: Vec<u32>,
-    /// All of them are still zeros, which take no memory until somebody looks.
-    blank: bool,
+    /// Outside of this all of them are still zeros, which take no memory until somebody looks.
+    drawn: Rect,
     damage: Damage,
     scratch: Vec<u32>,
     /// If somebody is told of moved pixels.
@@ -55,24 +55,31 @@ impl Canvas {
             format,
             size,
             pixels: vec![0; count],
-            blank: true,
+            drawn: Rect::default(),
             damage: Damage::new(size),
             scratch: Vec::new(),
             draft: None,
         }
     }
 
-    /// A surface whose first picture `read` writes row by row from the top, until it says `false`.
+    /// A surface whose first picture `read` writes row by row from the top, until it says `false`: all of each row.
     pub(crate) fn with_picture(
         format: PixelFormat,
         size: Size,
         mut read: impl FnMut(u32, &mut [u32]) -> bool,
     ) -> Self {
         let mut canvas = Self::new(format, size);
-        let rows = canvas.pixels.chunks_exact_mut(size.width.max(1) as usize);
-        // Straight to where it belongs: there is nothing to compare it with.
-        (0..).zip(rows).all(|(y, row)| read(y, row));
-        canvas.blank = false;
+        let mut row = vec![0; size.width as usize];
+        for y in 0..size.height {
+            if !read(y, &mut row) {
+                break;
+            }
+            // What is black needs no memory.
+            if any_bits(&row) != 0 {
+                canvas.put_row_over(0, y, &row, |_, new| any_bits(new));
+            }
+        }
+        canvas.damage = Damage::new(size);
         canvas
     }
 
@@ -90,9 +97,10 @@ impl Canvas {
         self.size
     }
 
-    /// Whether nothing was ever drawn that is not black, and transparent if that can be told.
-    pub(crate) fn is_blank(&self) -> bool {
-        self.blank
+    /// The part of the surface outside of which nothing was ever drawn that is not black, and transparent if that
+    /// can be told.
+    pub(crate) fn drawn(&self) -> Rect {
+        self.drawn
     }
 
     pub(crate) fn area(&self) -> Rect {
@@ -148,6 +156,7 @@ impl Canvas {
             return;
         };
         let (mut x, mut row) = (x, row);
+        let mut drawn = None;
         // One piece per tile, so that a difference is known by tile.
         while !row.is_empty() {
             let piece = ((TILE_WIDTH - x % TILE_WIDTH) as usize).min(row.len());
@@ -155,7 +164,8 @@ impl Canvas {
             let (old, others) = there.split_at_mut(piece);
             let differing = differing(old, new);
             if differing != 0 {
-                self.blank = false;
+                let start = drawn.map_or(x, |(start, _)| start);
+                drawn = Some((start, x + piece as u32));
                 if differing & self.format.visible() != 0 {
                     self.damage.mark(x, y);
                 }
@@ -163,6 +173,14 @@ impl Canvas {
             }
             (row, there) = (rest, others);
             x += piece as u32;
+        }
+        if let Some((left, right)) = drawn {
+            self.drawn = self.drawn.union(Rect {
+                left: left as i32,
+                top: y as i32,
+                right: right as i32,
+                bottom: y as i32 + 1,
+            });
         }
     }
 
@@ -184,7 +202,7 @@ impl Canvas {
         mut source: impl FnMut(u32, u32, &mut [u32]) -> bool,
     ) {
         // On a blank surface there is nothing that could be moved.
-        let blank = self.blank;
+        let blank = self.drawn.is_empty();
         if !blank && let Some(draft) = self.draft.take() {
             self.paint_moved(draft, region, distance, source);
             return;
@@ -316,17 +334,17 @@ mod tests {
     }
 
     #[test]
-    fn a_surface_is_blank_until_something_is_drawn_on_it() {
+    fn a_surface_is_black_but_for_what_was_drawn_on_it() {
         let mut canvas = canvas(100, 100);
         canvas.fill(&canvas.area().into(), 0);
-        assert!(canvas.is_blank());
+        assert_eq!(canvas.drawn(), Rect::default());
 
         canvas.paint(&rect(0, 0, 50, 2).into(), |x, y, row| {
             row.copy_from_slice(&[0, x + y, 7].repeat(20)[..50]);
             true
         });
 
-        assert!(!canvas.is_blank());
+        assert_eq!(canvas.drawn(), rect(0, 0, 50, 2));
         assert_eq!(canvas.row(0, 1, 6), Some(&[0, 1, 7, 0, 1, 7][..]));
         assert_eq!(canvas.take_damage(), [Update::Pixels(rect(0, 0, 64, 16))]);
     }

@@ -158,6 +158,7 @@ impl Canvas {
         } else {
             (0..to.height()).for_each(&mut copy_row);
         }
+        self.drawn = self.drawn.union(to);
         self.damage.copied(from, to);
         for (y, row) in (top..).zip(target.chunks_exact(width as usize)) {
             self.put_row(left, y, row);

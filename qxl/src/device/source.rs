@@ -4,7 +4,7 @@ use std::sync::Weak;
 use std::sync::atomic::Ordering;
 
 use super::{Qxl, interrupts};
-use crate::canvas::PixelFormat;
+use crate::canvas::{Canvas, PixelFormat};
 use caraway_spice::{
     ClientCapabilities, CursorState, DisplayObserver, DisplaySource, HeadRequest, Layout, Rect,
     Size,
@@ -52,11 +52,6 @@ impl DisplaySource for Qxl {
         if screen.generation != generation || !inside || pixels.len() != width * height * 4 {
             return false;
         }
-        if canvas.is_blank() {
-            // Black in every format, without a look at memory that nobody has used yet.
-            pixels.fill(0);
-            return true;
-        }
         let rows = (area.top as u32..).zip(pixels.chunks_exact_mut(width * 4));
         for (y, row) in rows {
             match canvas.row(area.left as u32, y, area.width()) {
@@ -65,6 +60,15 @@ impl DisplaySource for Qxl {
             }
         }
         true
+    }
+
+    fn drawn(&self) -> Rect {
+        // Zeros are black in every format.
+        let screen = self.screen.read();
+        screen
+            .canvas
+            .as_ref()
+            .map_or(Rect::default(), Canvas::drawn)
     }
 
     fn cursor(&self) -> CursorState {

@@ -14,8 +14,8 @@
 //! nothing else is to be sent. Exact ones the client keeps, and what of them comes again is drawn from there.
 //!
 //! What clients insist on: `SURFACE_CREATE` of a primary surface before anything is drawn; `MARK`
-//! before a viewer's widget shows anything; and one image of the whole surface as the first drawing
-//! on it, because `spicy-screenshot` saves the screen at the very first one.
+//! before a viewer's widget shows anything; and one image of the whole surface as the very first drawing,
+//! because `spicy-screenshot` saves the screen then.
 
 mod film;
 mod picture;
@@ -52,6 +52,8 @@ const SLOW: Duration = Duration::from_millis(150);
 const HASTY_ROOM: usize = 8 * 1024;
 /// A piece that takes so many times the bytes that were expected is not sent but cut.
 const OVERSHOOT: usize = 2;
+/// What a surface is before anything is drawn on it.
+const BLACK: u32 = 0;
 const INIT_TIME: Duration = Duration::from_secs(30);
 
 /// What both halves know.
@@ -103,6 +105,7 @@ pub(super) async fn serve(
         shared: &shared,
         writer,
         screen: None,
+        has_drawn: false,
         encoder: Encoder::default(),
         films: Films::default(),
     };
@@ -202,6 +205,8 @@ struct Sender<'a> {
     shared: &'a Shared,
     writer: &'a mut MessageWriter,
     screen: Option<Screen>,
+    /// Whether anything was drawn on any surface.
+    has_drawn: bool,
     encoder: Encoder,
     films: Films,
 }
@@ -333,17 +338,23 @@ impl Sender<'_> {
         Ok(())
     }
 
-    /// Sends the whole new surface, as one image where that makes a message of bearable size.
+    /// Sends the whole new surface: the first as one image, where that makes a message of bearable size. Any other
+    /// is black, and what is on it is damage: a guest that has just set a mode is about to draw all of it.
     async fn send_whole(&mut self, size: Size) -> Result<(), Ending> {
-        let viewer = &self.shared.view.viewer;
+        let view = &self.shared.view;
         let whole = Rect::of_size(size);
         // What is drawn from here on is damage again.
-        viewer.restart(size);
-        if whole_pixels(size) > WHOLE_PIXELS {
-            viewer.add_damage(whole);
-            return Ok(());
+        view.viewer.restart(size);
+        let drawn = view.source().drawn().intersection(whole);
+        let is_first = !std::mem::replace(&mut self.has_drawn, true);
+        if is_first && !drawn.is_empty() && whole.pixels() <= WHOLE_PIXELS {
+            return self.send_drawings(whole, MAX_IMAGE_BYTES, How::AsOne).await;
         }
-        self.send_drawings(whole, MAX_IMAGE_BYTES, How::AsOne).await
+        // While all of it counts as being read, so that what is copied meanwhile is damage, too.
+        view.viewer.add_damage(drawn);
+        let fill = draw::fill(whole, BLACK);
+        view.viewer.sent_damage(whole, fill.len(), true);
+        self.send(fill).await
     }
 
     /// Sends the pixels of `area` as they are now, unless they take far more than `budget` bytes and
@@ -410,10 +421,6 @@ impl Sender<'_> {
         }
         Ok(drawings)
     }
-}
-
-fn whole_pixels(size: Size) -> u64 {
-    u64::from(size.width) * u64::from(size.height)
 }
 
 /// The surface that a layout describes; `None` if there is none, or one without pixels.

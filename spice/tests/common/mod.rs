@@ -29,6 +29,10 @@ pub const USBREDIR: u8 = 9;
 pub const PORT: u8 = 10;
 pub const WEBDAV: u8 = 11;
 
+/// `SPICE_MSG_DISPLAY_DRAW_FILL` and `DRAW_COPY`.
+pub const FILL: u16 = 302;
+pub const COPY: u16 = 304;
+
 /// Long enough for a busy machine, short enough for a person who waits for a broken test.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -443,6 +447,8 @@ pub struct Canvas {
     pub pictures: usize,
     /// Pictures are only counted: what they cover becomes a colour that nothing has.
     pub is_blind: bool,
+    /// The kinds of all messages that drew on this surface, fills and copies of images, and where.
+    pub drawings: Vec<(u16, [u32; 4])>,
     /// Where QUIC images went.
     pub photographs: Vec<[u32; 4]>,
     /// Images that it was asked to keep, with their widths, and how many pixels it is ready to.
@@ -463,6 +469,9 @@ impl Canvas {
             3 => display.send(1, &body[..4]),
             6 => panic!("the server said goodbye"),
             _ => display.send(2, &[]),
+        }
+        if kind == FILL || kind == COPY {
+            self.drawings.push((kind, rect(&body, 4)));
         }
         match kind {
             3 | 108 => {}
@@ -519,12 +528,12 @@ impl Canvas {
                 assert!(stream.is_some(), "the stream lives");
             }
             319 => assert!(self.streams.contains_key(&word(&body, 0))),
-            302 => {
+            FILL => {
                 assert_eq!((body[20], body[21], body.len()), (0, 1, 41));
                 let colour = word(&body, 22);
                 self.put(rect(&body, 4), |_| colour);
             }
-            304 => self.copy(&body),
+            COPY => self.copy(&body),
             314 => {
                 assert!(self.pixels.is_empty(), "two primary surfaces");
                 assert_eq!(

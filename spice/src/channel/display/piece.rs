@@ -130,9 +130,9 @@ impl Piece {
         drawings: &mut Drawings,
     ) {
         let area = self.place(part);
-        if let Some(message) = draw::fill(area, &pixels) {
+        if let Some(colour) = pixels.solid() {
             encoder.recycle(pixels);
-            drawings.add(Drawing::exact(message, area), self.limit);
+            drawings.add(Drawing::exact(draw::fill(area, colour), area), self.limit);
             return;
         }
         let id = self.image + index;
