@@ -9,6 +9,9 @@ use crate::recording::{Input, Recording, RecordingError};
 /// Chunks of one blob; more make no sense.
 const MAX_CHUNKS: i128 = 65_536;
 
+/// Bytes of a blob that is rather mapped than copied.
+const IN_PLACE: usize = 32 << 10;
+
 const COMMAND_DRAW: u32 = 1;
 const COMMAND_UPDATE: u32 = 2;
 const COMMAND_CURSOR: u32 = 3;
@@ -163,11 +166,33 @@ impl<R: Input> Transcript<'_, R> {
         let len = self.recording.blob_len()?;
         let next = head.0.len() as u64 + 12;
         let head = head.u32(len as u32).u64(0).u64(0).0;
-        let address = self.guest.reserve(head.len() + len)?;
+        let address = self.data(head.len(), len)?;
         self.guest.write(address, &head);
-        let memory = self.guest.memory(address + head.len() as u64, len)?;
-        self.recording.blob_into(&memory)?;
         Ok((address, address + next))
+    }
+
+    /// The `len` bytes of a blob, with room for `before` bytes in front of them; where that begins. A large
+    /// one stays where it is in the file: to copy it would take as long as to draw it.
+    pub fn data(&mut self, before: usize, len: usize) -> Result<u64> {
+        if let Some(address) = self.data_in_place(before, len)? {
+            self.recording.skip_blob(len)?;
+            return Ok(address);
+        }
+        let address = self.guest.reserve(before + len)?;
+        let memory = self.guest.memory(address + before as u64, len)?;
+        self.recording.blob_into(&memory)?;
+        Ok(address)
+    }
+
+    fn data_in_place(&mut self, before: usize, len: usize) -> Result<Option<u64>> {
+        let Some((file, at)) = self.recording.place().filter(|_| len >= IN_PLACE) else {
+            return Ok(None);
+        };
+        let Some(start) = at.checked_sub(before as u64) else {
+            return Ok(None);
+        };
+        let address = self.guest.map(file, start..at + len as u64);
+        Ok(address.map_err(RecordingError::of_blob)?)
     }
 
     /// An image's address; 0 if there is none.
@@ -216,10 +241,7 @@ impl<R: Input> Transcript<'_, R> {
         };
         let data = if flags & DIRECT != 0 {
             let len = self.recording.blob_len()?;
-            let address = self.guest.reserve(len)?;
-            self.recording
-                .blob_into(&self.guest.memory(address, len)?)?;
-            address
+            self.data(0, len)?
         } else {
             self.chunks(Packed::default())?
         };

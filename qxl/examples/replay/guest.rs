@@ -1,12 +1,16 @@
 //! The driver's side of the device: its memory, and what it does with it.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use caraway_devices::pci::PciFunction;
 use caraway_devices::{Clock, InterruptLine, RealClock};
 use caraway_qxl::{BarRegion, Qxl, QxlConfig, QxlError};
+use rustix::mm::{MapFlags, ProtFlags, mmap};
 use vm_memory::{MmapRegion, VolatileMemory, VolatileSlice};
 
 /// Where the firmware would have placed the BARs.
@@ -34,9 +38,13 @@ const RAM_SLOT: u64 = 1 << 56;
 /// `QXL_CMD_CURSOR`.
 const CURSOR: u32 = 3;
 
-const RAM: u64 = 512 << 20;
+const RAM: u64 = 1 << 30;
 const VRAM: u64 = 512 << 20;
 const VGAMEM: u64 = 64 << 20;
+/// Where in BAR 0 a part of the recording's file is seen.
+const WINDOW: u64 = 512 << 20;
+const WINDOW_LEN: u64 = RAM - WINDOW - HEADER_LEN;
+const PAGE: u64 = 4096;
 
 /// The guest has no memory of this size left.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +65,10 @@ pub struct Guest {
     /// Where the next structure goes; commands are done when they are pushed, so each finds all
     /// memory free.
     next: u64,
+    /// Which part of the recording's file is in the window, …
+    mapped: Range<u64>,
+    /// … and whether the next command has something there.
+    is_window_used: bool,
     /// Where off-screen surfaces are in BAR 1: their ends by their starts.
     surfaces: BTreeMap<u64, (u64, u32)>,
     has_primary: bool,
@@ -91,6 +103,8 @@ impl Guest {
             qxl,
             ram,
             next: VGAMEM,
+            mapped: 0..0,
+            is_window_used: false,
             surfaces: BTreeMap::new(),
             has_primary: false,
             times: Vec::new(),
@@ -140,7 +154,7 @@ impl Guest {
     /// There is none.
     pub fn reserve(&mut self, len: usize) -> Result<u64, OutOfMemory> {
         let end = self.next + (len as u64).next_multiple_of(16);
-        if end > RAM - HEADER_LEN {
+        if end > WINDOW {
             return Err(OutOfMemory(len));
         }
         let address = RAM_SLOT | self.next;
@@ -155,6 +169,42 @@ impl Guest {
     pub fn memory(&self, address: u64, len: usize) -> Result<VolatileSlice<'_>, OutOfMemory> {
         let at = (address & !RAM_SLOT) as usize;
         self.ram.get_slice(at, len).map_err(|_| OutOfMemory(len))
+    }
+
+    /// Has the part `wanted` of a file in memory until the next command is done; its `QXLPHYSICAL`. What is
+    /// written there stays out of the file, which must not shrink. `None` if something else is in its way.
+    ///
+    /// # Errors
+    /// The system's, and [`io::ErrorKind::UnexpectedEof`] if the file ends before.
+    pub fn map(&mut self, file: &File, wanted: Range<u64>) -> io::Result<Option<u64>> {
+        let has_it = |part: &Range<u64>| part.start <= wanted.start && wanted.end <= part.end;
+        if !has_it(&self.mapped) {
+            if self.is_window_used {
+                return Ok(None);
+            }
+            let start = wanted.start / PAGE * PAGE;
+            let part = start..file.metadata()?.len().min(start + WINDOW_LEN);
+            if !has_it(&part) {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            self.move_window(file, part)?;
+        }
+        self.is_window_used = true;
+        let at = WINDOW + wanted.start - self.mapped.start;
+        Ok(Some(RAM_SLOT | at))
+    }
+
+    fn move_window(&mut self, file: &File, part: Range<u64>) -> io::Result<()> {
+        let len = (part.end - part.start) as usize;
+        let window = self.ram.get_slice(WINDOW as usize, len);
+        let window = window.map_err(io::Error::other)?.ptr_guard_mut();
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE;
+        // SAFETY: what is replaced are pages of the region, from the start of one on, and the last of them
+        // has nothing else. Of a region's memory there are no references; it is only copied to and from.
+        unsafe { mmap(window.as_ptr().cast(), len, access, flags, file, part.start)? };
+        self.mapped = part;
+        Ok(())
     }
 
     /// Writes at an address that [`reserve`](Self::reserve) gave, or after it.
@@ -202,26 +252,15 @@ impl Guest {
         self.surfaces.clear();
     }
 
-    /// The first bytes of the frame buffer, which the pixels of a primary surface are.
-    ///
-    /// # Errors
-    /// It has fewer.
-    pub fn frame_buffer(&self, len: usize) -> Result<VolatileSlice<'_>, OutOfMemory> {
-        if len as u64 > VGAMEM {
-            return Err(OutOfMemory(len));
-        }
-        self.memory(0, len)
-    }
-
-    /// Makes a primary surface of these `QXLSurfaceCreate` words (width to type), with the pixels that are
-    /// in the frame buffer.
-    pub fn create_primary(&mut self, words: [u32; 8]) {
+    /// Makes a primary surface of these `QXLSurfaceCreate` words (width to type), with the pixels at `data`.
+    pub fn create_primary(&mut self, words: [u32; 8], data: u64) {
         let mut surface: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-        surface.extend(RAM_SLOT.to_le_bytes());
+        surface.extend(data.to_le_bytes());
         self.write_header(CREATE_SURFACE, &surface);
         self.out(PORT_CREATE_PRIMARY, 0);
         self.has_primary = true;
         self.qxl.process();
+        self.free_all();
     }
 
     /// The primary surface is gone.
@@ -249,6 +288,11 @@ impl Guest {
         self.qxl.process();
         self.times.push(begin.elapsed());
         // Commands have no id, so none comes back; all are done.
+        self.free_all();
+    }
+
+    fn free_all(&mut self) {
         self.next = VGAMEM;
+        self.is_window_used = false;
     }
 }

@@ -140,8 +140,9 @@ fn step<R: Input>(recording: &mut Recording<R>, guest: &mut Guest) -> Result<Ste
             ];
             guest.destroy_primary();
             let len = recording.blob_len()?;
-            recording.blob_into(&guest.frame_buffer(len)?)?;
-            guest.create_primary(words.map(|word| word as u32));
+            // Once it is there, nobody looks at this memory again.
+            let data = Transcript { recording, guest }.data(0, len)?;
+            guest.create_primary(words.map(|word| word as u32), data);
         }
         EventKind::Request(kind) if DESTROY_PRIMARY.contains(&kind) => guest.destroy_primary(),
         EventKind::Request(kind) if DESTROY_SURFACES.contains(&kind) => {
@@ -287,6 +288,44 @@ mod tests {
         let shot = guest.qxl().screenshot(0).expect("there is a screen");
 
         assert_eq!(shot.pixels, [0, 0, 0, 0, 0x56, 0x34, 0x12, 0]);
+    }
+
+    #[test]
+    fn what_is_large_is_drawn_from_the_file_and_leaves_it_as_it_is() {
+        const SIZE: usize = 200 * 100 * 4;
+        let blob = |shade: &str| format!("binary 0 data {SIZE}:{}\n", shade.repeat(SIZE / 4));
+        let text = format!(
+            "SPICE_REPLAY 1\nevent 0 1 20 1\n200 100 800 32\n0 1 1 0\n{}event 1 0 1 9\ndrawable\n\
+             rect bbox 50 0 100 200\ntype 0\neffect{}type 3\nimage 1\ndescriptor.id 0\n\
+             descriptor.type 0\ndescriptor.flags 0\ndescriptor.width 200\ndescriptor.height 100\n\
+             bitmap.format 8\nbitmap.flags 4\nbitmap.x 200\nbitmap.y 100\nbitmap.stride 800\n\
+             has_palette 0\ndata_chunks 0 {SIZE}\n{}rect src_area 50 0 100 200\n{ROP}\
+             scale_mode 0\nflags 0\npoint 0 0\nimage 0\n",
+            blob("abc\0"),
+            PLACE.split_once("effect").map_or("", |(_, rest)| rest),
+            blob("xyz\0"),
+        );
+        let file = tempfile::NamedTempFile::new().expect("there is room");
+        std::fs::write(file.path(), &text).expect("there is room");
+        let play = || {
+            let mut recording = Recording::new(open(file.path()).expect("it is there"))?;
+            let mut guest = Guest::new().expect("the host has memory");
+            while !matches!(step(&mut recording, &mut guest)?, Step::End) {}
+            Ok::<_, CommandError>(guest)
+        };
+
+        let guest = play().expect("the recording is right");
+
+        let shot = guest.qxl().screenshot(0).expect("there is a screen");
+        let half = SIZE / 8;
+        let expected = ["abc\0".repeat(half), "xyz\0".repeat(half)].concat();
+        assert!(shot.pixels == expected.into_bytes());
+        let left = std::fs::read(file.path()).expect("it is there");
+        assert!(left == text.as_bytes());
+        let end = text.find("event 1").unwrap_or_default() - 10;
+        std::fs::write(file.path(), &text[..end]).expect("there is room");
+        let cut = CommandError::Recording(RecordingError::CutShort).to_string();
+        assert_eq!(play().err().map(|error| error.to_string()), Some(cut));
     }
 
     #[test]

@@ -8,7 +8,7 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 
-use vm_memory::{ReadVolatile, VolatileMemoryError, VolatileSlice};
+use vm_memory::VolatileSlice;
 
 /// The first line.
 const HEADER: &str = "SPICE_REPLAY 1";
@@ -39,6 +39,16 @@ pub enum RecordingError {
     /// The file can't be read.
     #[error("it can't be read")]
     Io(#[from] io::Error),
+}
+
+impl RecordingError {
+    /// A blob can't be had.
+    pub fn of_blob(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => Self::CutShort,
+            _ => error.into(),
+        }
+    }
 }
 
 /// What an event is about.
@@ -77,9 +87,14 @@ pub trait Input: BufRead {
         }
         Ok(())
     }
+
+    /// The file that has these bytes as they are, if there is one.
+    fn plain(&mut self) -> Option<&mut BufReader<File>> {
+        None
+    }
 }
 
-/// A recording that is not packed: its blobs are read to where they belong.
+/// A recording that is not packed: its blobs can be mapped.
 pub struct TextFile(BufReader<File>);
 
 impl TextFile {
@@ -109,17 +124,8 @@ impl BufRead for TextFile {
 }
 
 impl Input for TextFile {
-    fn fill(&mut self, memory: &VolatileSlice<'_>) -> io::Result<()> {
-        let ahead = self.0.buffer();
-        let count = ahead.len().min(memory.len());
-        memory.copy_from(&ahead[..count]);
-        self.0.consume(count);
-        let rest = memory.offset(count).map_err(io::Error::other)?;
-        let read = self.0.get_mut().read_exact_volatile(&mut rest.clone());
-        read.map_err(|error| match error {
-            VolatileMemoryError::IOError(error) => error,
-            other => io::Error::other(other),
-        })
+    fn plain(&mut self) -> Option<&mut BufReader<File>> {
+        Some(&mut self.0)
     }
 }
 
@@ -130,6 +136,10 @@ impl Input for &[u8] {}
 impl<I: Input + ?Sized> Input for Box<I> {
     fn fill(&mut self, memory: &VolatileSlice<'_>) -> io::Result<()> {
         (**self).fill(memory)
+    }
+
+    fn plain(&mut self) -> Option<&mut BufReader<File>> {
+        (**self).plain()
     }
 }
 
@@ -275,13 +285,25 @@ impl<R: Input> Recording<R> {
     /// # Errors
     /// It ends before.
     pub fn blob_into(&mut self, memory: &VolatileSlice<'_>) -> Result<(), RecordingError> {
-        self.input
-            .fill(memory)
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::UnexpectedEof => RecordingError::CutShort,
-                _ => error.into(),
-            })?;
+        self.input.fill(memory).map_err(RecordingError::of_blob)?;
         self.end_blob(memory.len())
+    }
+
+    /// The file in which the blob that comes next is as it is, and where; none if the recording is packed.
+    pub fn place(&mut self) -> Option<(&File, u64)> {
+        let at = self.at;
+        Some((self.input.plain()?.get_ref(), at))
+    }
+
+    /// Leaves out a blob of `len` bytes that has a [`place`](Self::place).
+    ///
+    /// # Errors
+    /// It ends before.
+    pub fn skip_blob(&mut self, len: usize) -> Result<(), RecordingError> {
+        if let Some(file) = self.input.plain() {
+            file.seek_relative(len as i64)?;
+        }
+        self.end_blob(len)
     }
 
     /// Leaves out the line end after a blob, which is nobody's.
