@@ -12,17 +12,17 @@ const SCREEN: Size = Size {
     height: 384,
 };
 const WHOLE: [u32; 4] = [0, 0, 640, 384];
+const SPOT: Rect = Rect {
+    left: 100,
+    top: 50,
+    right: 200,
+    bottom: 100,
+};
 
 #[test]
 fn the_first_picture_is_one_image() {
     let fixture = Fixture::new(Config::default(), SCREEN);
-    let area = Rect {
-        left: 100,
-        top: 50,
-        right: 200,
-        bottom: 100,
-    };
-    fixture.paint(area, 1);
+    fixture.paint(SPOT, 1);
     let (_main, mut display) = fixture.viewer();
     let mut canvas = Canvas::default();
 
@@ -40,13 +40,7 @@ fn a_later_surface_is_black_and_then_what_is_on_it() {
     canvas.catch_up(&mut display, &fixture.screen);
 
     fixture.screen.set_size(SCREEN);
-    let area = Rect {
-        left: 100,
-        top: 50,
-        right: 200,
-        bottom: 100,
-    };
-    fixture.paint(area, 2);
+    fixture.paint(SPOT, 2);
     canvas.catch_up(&mut display, &fixture.screen);
 
     let (first, others) = canvas.drawings.split_first().expect("something was drawn");

@@ -188,6 +188,7 @@ impl<R: Input> Transcript<'_, R> {
         let Some((file, at)) = self.recording.place().filter(|_| len >= IN_PLACE) else {
             return Ok(None);
         };
+        // What is there are the lines that lead to the blob, which were read.
         let Some(start) = at.checked_sub(before as u64) else {
             return Ok(None);
         };

@@ -68,26 +68,6 @@ pub struct Recording<R> {
 
 /// What a recording is read from.
 pub trait Input: BufRead {
-    /// Fills guest memory with the bytes that come next.
-    ///
-    /// # Errors
-    /// The system's, and [`io::ErrorKind::UnexpectedEof`] if there are not so many.
-    fn fill(&mut self, memory: &VolatileSlice<'_>) -> io::Result<()> {
-        let mut done = 0;
-        while done < memory.len() {
-            let piece = self.fill_buf()?;
-            if piece.is_empty() {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            let count = piece.len().min(memory.len() - done);
-            let here = memory.subslice(done, count).map_err(io::Error::other)?;
-            here.copy_from(&piece[..count]);
-            self.consume(count);
-            done += count;
-        }
-        Ok(())
-    }
-
     /// The file that has these bytes as they are, if there is one.
     fn plain(&mut self) -> Option<&mut BufReader<File>> {
         None
@@ -134,10 +114,6 @@ impl<R: Read> Input for BufReader<R> {}
 impl Input for &[u8] {}
 
 impl<I: Input + ?Sized> Input for Box<I> {
-    fn fill(&mut self, memory: &VolatileSlice<'_>) -> io::Result<()> {
-        (**self).fill(memory)
-    }
-
     fn plain(&mut self) -> Option<&mut BufReader<File>> {
         (**self).plain()
     }
@@ -280,12 +256,23 @@ impl<R: Input> Recording<R> {
         })
     }
 
-    /// Reads a blob of as many bytes as `memory` has: most of a recording is read so, and copied once.
+    /// Copies a blob of as many bytes as `memory` has there.
     ///
     /// # Errors
     /// It ends before.
     pub fn blob_into(&mut self, memory: &VolatileSlice<'_>) -> Result<(), RecordingError> {
-        self.input.fill(memory).map_err(RecordingError::of_blob)?;
+        let mut done = 0;
+        while done < memory.len() {
+            let piece = self.input.fill_buf()?;
+            if piece.is_empty() {
+                return Err(RecordingError::CutShort);
+            }
+            let count = piece.len().min(memory.len() - done);
+            let here = memory.subslice(done, count).map_err(io::Error::other)?;
+            here.copy_from(&piece[..count]);
+            self.input.consume(count);
+            done += count;
+        }
         self.end_blob(memory.len())
     }
 

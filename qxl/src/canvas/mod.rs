@@ -74,10 +74,8 @@ impl Canvas {
             if !read(y, &mut row) {
                 break;
             }
-            // What is black needs no memory.
-            if any_bits(&row) != 0 {
-                canvas.put_row_over(0, y, &row, |_, new| any_bits(new));
-            }
+            // What is black is not put, and needs no memory.
+            canvas.put_row_over(0, y, &row, |_, new| any_bits(new));
         }
         canvas.damage = Damage::new(size);
         canvas
@@ -271,10 +269,14 @@ impl Canvas {
             height: area.height(),
         };
         let (left, top) = (area.left.max(0) as u32, area.top.max(0) as u32);
-        let copy = Self::with_picture(self.format, size, |y, row| {
-            let there = self.row(left, top + y, size.width);
-            there.map(|there| row.copy_from_slice(there)).is_some()
-        });
+        let mut copy = Self::new(self.format, size);
+        copy.drawn = copy.area();
+        let rows = copy.pixels.chunks_exact_mut(size.width.max(1) as usize);
+        for (y, row) in (top..).zip(rows) {
+            if let Some(there) = self.row(left, y, size.width) {
+                row.copy_from_slice(there);
+            }
+        }
         (copy, left, top)
     }
 
@@ -347,6 +349,23 @@ mod tests {
         assert_eq!(canvas.drawn(), rect(0, 0, 50, 2));
         assert_eq!(canvas.row(0, 1, 6), Some(&[0, 1, 7, 0, 1, 7][..]));
         assert_eq!(canvas.take_damage(), [Update::Pixels(rect(0, 0, 64, 16))]);
+    }
+
+    #[test]
+    fn of_a_picture_only_what_is_not_black_counts_as_drawn() {
+        let size = Size {
+            width: 100,
+            height: 10,
+        };
+        let picture = Canvas::with_picture(PixelFormat::Xrgb, size, |y, row| {
+            row.fill(0);
+            row[70] = u32::from(y == 4);
+            true
+        });
+
+        assert_eq!(picture.drawn(), rect(64, 4, 96, 5));
+        assert_eq!(picture.row(69, 4, 3), Some(&[0, 1, 0][..]));
+        assert_eq!(picture.copy(picture.area()).0.take_damage(), []);
     }
 
     #[test]

@@ -465,6 +465,13 @@ mod tests {
             }
         }
         assert!(seen.pixels == after.pixels);
+        for part in after.area().around(after.drawn()) {
+            for y in part.top..part.bottom {
+                let row = after.row(part.left as u32, y as u32, part.width());
+                let is_black = row.is_some_and(|row| row.iter().all(|&pixel| pixel == 0));
+                assert!(is_black, "row {y} of {part:?}");
+            }
+        }
     }
 
     #[test]

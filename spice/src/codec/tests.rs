@@ -290,6 +290,8 @@ fn an_image_that_is_never_sent_is_not_taken_for_the_fill_after_it() {
 fn one_colour_is_seen_whatever_the_unused_byte_holds() {
     let pixels = Pixels::new(2, 1, &[1, 2, 3, 0, 1, 2, 3, 255]).expect("the size is right");
     assert_eq!(pixels.solid(), Some(0x0003_0201));
+    let two = Pixels::new(2, 1, &[1, 2, 3, 0, 1, 2, 4, 0]).expect("the size is right");
+    assert_eq!(two.solid(), None);
 }
 
 #[test]
