@@ -77,6 +77,9 @@ struct Tile {
     /// Not to be sent before, so that a source which draws a thousand times a second does not make
     /// a thousand messages.
     rests_until: Instant,
+    /// From here on it may go along with a neighbour: halfway. So tiles that change together are sent together
+    /// again, however they came to be sent at different times.
+    joins_from: Instant,
 }
 
 impl Tile {
@@ -179,6 +182,7 @@ impl Damage {
             density: DENSITY,
             hasty_density: HASTY_DENSITY,
             rests_until: now,
+            joins_from: now,
         };
         Self {
             tiles: Tiles::new(size, tile),
@@ -313,9 +317,8 @@ impl Damage {
                 && !self.films.iter().any(is_film)
                 && !self.deferred.hold(tile.damage)
         };
-        let rested = |tile: &Tile| tile.rests_until <= now && waits(tile);
         let least = (self.tiles.iter().enumerate())
-            .filter(|(_, tile)| rested(tile))
+            .filter(|(_, tile)| tile.rests_until <= now && waits(tile))
             .min_by(|(_, a), (_, b)| {
                 let refines = a.refines.cmp(&b.refines);
                 refines.then(a.debt.total_cmp(&b.debt))
@@ -344,7 +347,10 @@ impl Damage {
         // the film beside it.
         let most = (2.0 * tile.debt).max(LITTLE * self.half_lives(now).exp2());
         let joins = |tile: &Tile, cheap: bool| {
-            rested(tile) && tile.refines == refines && (cheap || tile.debt <= most)
+            tile.joins_from <= now
+                && waits(tile)
+                && tile.refines == refines
+                && (cheap || tile.debt <= most)
         };
         // Along the rows first.
         while (Side::ALL.into_iter()).any(|side| self.grow(&mut block, side, &mut budget, &joins)) {
@@ -491,7 +497,9 @@ impl Damage {
                 tile.debt += bytes as f64 * part / pixels * scale;
                 tile.sendings += scale;
                 let busy = tile.sendings > OFTEN * scale || tile.debt > MUCH * scale;
-                tile.rests_until = now + if busy { LONG_REST } else { REST };
+                let rest = if busy { LONG_REST } else { REST };
+                tile.rests_until = now + rest;
+                tile.joins_from = now + rest / 2;
             }
         }
     }

@@ -630,6 +630,34 @@ fn what_takes_much_rests_longer() {
 }
 
 #[test]
+fn tiles_out_of_step_are_sent_together_again() {
+    let now = Instant::now();
+    let mut damage = Damage::new(SIZE, now);
+    let (both, later) = (tile(1, 1).union(tile(2, 1)), now + REST / 2);
+    damage.sent(tile(1, 1), 100, now);
+    damage.sent(tile(2, 1), 100, later);
+    damage.add(both);
+
+    // The second has rested for half of its time when the first may go.
+    assert_eq!(damage.take(later, ANY_BUDGET, false), Next::At(now + REST));
+    let together = damage.take(now + REST, ANY_BUDGET, false);
+    assert_eq!(together, Next::Piece(both));
+}
+
+#[test]
+fn what_was_just_sent_does_not_go_along_with_a_neighbour() {
+    let now = Instant::now();
+    let mut damage = Damage::new(SIZE, now);
+    damage.sent(tile(1, 1), 100, now);
+    damage.sent(tile(2, 1), 100, now + REST / 2 + Duration::from_millis(1));
+    damage.add(tile(1, 1).union(tile(2, 1)));
+
+    let alone = damage.take(now + REST, ANY_BUDGET, false);
+
+    assert_eq!(alone, Next::Piece(tile(1, 1)));
+}
+
+#[test]
 fn debts_stay_finite_over_months() {
     let mut now = Instant::now();
     let mut damage = Damage::new(SIZE, now);
