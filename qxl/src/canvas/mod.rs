@@ -133,7 +133,18 @@ impl Canvas {
     /// Puts pixels on row `y` from `x`, noting those that are different. Nothing happens if they
     /// do not all fit.
     pub(crate) fn put_row(&mut self, x: u32, y: u32, row: &[u32]) {
-        self.put_row_over(x, y, row, difference);
+        let there = Rect {
+            left: x as i32,
+            top: y as i32,
+            right: x.saturating_add(row.len() as u32) as i32,
+            bottom: y as i32 + 1,
+        };
+        if there.intersection(self.drawn).is_empty() {
+            // Zeros that nobody has to look at.
+            self.put_row_over(x, y, row, |_, new| any_bits(new));
+        } else {
+            self.put_row_over(x, y, row, difference);
+        }
     }
 
     /// The same, if `differing` knows from what is there and what is new in which bits they differ.
@@ -201,12 +212,14 @@ impl Canvas {
     ) {
         // On a blank surface there is nothing that could be moved.
         let blank = self.drawn.is_empty();
-        if !blank && let Some(draft) = self.draft.take() {
-            self.paint_moved(draft, region, distance, source);
+        let region = region.clipped(self.area());
+        let looks = |draft: &mut Box<Draft>| distance.is_some() || draft.looks_at(&region);
+        if !blank && let Some(draft) = self.draft.take_if(looks) {
+            self.paint_moved(draft, &region, distance, source);
             return;
         }
         let mut scratch = std::mem::take(&mut self.scratch);
-        region.clipped(self.area()).visit(|rect| {
+        region.visit(|rect| {
             // On the surface no coordinate is negative.
             let (left, width) = (rect.left as u32, rect.width());
             scratch.resize(width as usize, 0);

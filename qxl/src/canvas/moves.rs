@@ -35,6 +35,9 @@ const DISTANCES: usize = 64;
 const TRIED: usize = 4;
 /// Pixels that are compared at once when a distance is tried.
 const PIECE: usize = 32;
+/// Searches in vain before there is a pause, which is longer after each, and drawings that it takes at most.
+const PATIENCE: u32 = 2;
+const LONGEST_PAUSE: u32 = 7;
 /// Pixels for which each memory is kept between two drawings: a screen of 3840×2160, 33 MB.
 const KEPT: usize = 3840 * 2160;
 
@@ -51,6 +54,34 @@ pub(super) struct Draft {
     changed: usize,
     /// What a copy's target is to hold.
     target: Vec<u32>,
+    vain: Vain,
+}
+
+/// Where moves were looked for in vain, one drawing after the other, as in a film. There only some drawings are
+/// looked at, until one of them has a move; the others are put on the surface as they come.
+#[derive(Default)]
+struct Vain {
+    area: Rect,
+    /// Searches.
+    times: u32,
+    /// Drawings that are not looked at before the next one is.
+    pause: u32,
+}
+
+impl Vain {
+    fn searched(&mut self, region: &Region, found: bool) {
+        let area = region.bounds().unwrap_or_default();
+        if found || area != self.area {
+            *self = Self {
+                area,
+                ..Self::default()
+            };
+        }
+        if !found {
+            self.times = self.times.saturating_add(1);
+            self.pause = self.times.saturating_sub(PATIENCE).min(LONGEST_PAUSE);
+        }
+    }
 }
 
 /// Consecutive pixels of a row.
@@ -88,7 +119,7 @@ struct Run<'a> {
 }
 
 impl Canvas {
-    /// Like [`paint`](Self::paint), but what was only moved is told as a copy.
+    /// Like [`paint`](Self::paint), but what was only moved is told as a copy. All of `region` is on the surface.
     pub(super) fn paint_moved(
         &mut self,
         mut draft: Box<Draft>,
@@ -97,7 +128,7 @@ impl Canvas {
         mut source: impl FnMut(u32, u32, &mut [u32]) -> bool,
     ) {
         draft.clear(self.pixels.len());
-        region.clipped(self.area()).visit(|rect| {
+        region.visit(|rect| {
             let (left, width) = (rect.left as u32, rect.width());
             for y in rect.top as u32..rect.bottom as u32 {
                 if !source(left, y, draft.next_row(width as usize)) {
@@ -111,7 +142,11 @@ impl Canvas {
             Some(distance) => Some(draft.explain(self, distance)),
             None => draft.find(self),
         };
-        if let Some(found) = found.filter(|found| draft.is_much(found)) {
+        let found = found.filter(|found| draft.is_much(found));
+        if distance.is_none() && draft.changed >= LEAST_CHANGE {
+            draft.vain.searched(region, found.is_some());
+        }
+        if let Some(found) = found {
             self.move_pixels(&mut draft, &found);
         }
         for span in &draft.spans {
@@ -168,6 +203,17 @@ impl Canvas {
 }
 
 impl Draft {
+    /// Whether moves are looked for in a drawing.
+    pub(super) fn looks_at(&mut self, region: &Region) -> bool {
+        let area = region.bounds().unwrap_or_default();
+        if area.pixels() < LEAST_CHANGE as u64 {
+            return false;
+        }
+        let pauses = self.vain.area == area && self.vain.pause > 0;
+        self.vain.pause -= u32::from(pauses);
+        !pauses
+    }
+
     /// Makes it one of a drawing on a surface of so many pixels.
     fn clear(&mut self, surface: usize) {
         if self.pixels.len() != surface || self.end > KEPT {
@@ -510,6 +556,38 @@ mod tests {
             follow(&before, &updates, &canvas);
             draw(&mut canvas, rect(100, 80, 586, 421), (0, 0));
         }
+    }
+
+    #[test]
+    fn a_page_that_scrolls_where_a_film_was_is_soon_noticed() {
+        let mut canvas = canvas(320, 240);
+        let film = rect(30, 20, 190, 140);
+        for frame in 0..20_u32 {
+            let before = canvas.copy(canvas.area()).0;
+            canvas.paint(&film.into(), |x, y, row| {
+                let colour = |x: u32| (frame << 20 | y << 10 | x).wrapping_mul(FACTOR) >> 8;
+                (x..).zip(row).for_each(|(x, pixel)| *pixel = colour(x));
+                true
+            });
+            follow(&before, &canvas.take_damage(), &canvas);
+        }
+
+        let moved = (0..=i64::from(LONGEST_PAUSE) + 1).position(|line| {
+            let before = canvas.copy(canvas.area()).0;
+            canvas.paint(&film.into(), |x, y, row| {
+                (x..)
+                    .zip(row)
+                    .for_each(|(x, pixel)| *pixel = page(x.into(), i64::from(y) + 13 * line));
+                true
+            });
+            let updates = canvas.take_damage();
+            follow(&before, &updates, &canvas);
+            let is_copy = |update: &Update| matches!(update, Update::Copy { .. });
+            updates.iter().any(is_copy)
+        });
+
+        // A pause had begun.
+        assert!(moved.is_some_and(|times| times > 1), "{moved:?}");
     }
 
     /// A gradient, in which nothing can be found again.
