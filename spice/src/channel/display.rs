@@ -42,8 +42,8 @@ use crate::source::{Head, Layout};
 use crate::video::streams::{Act, Streams};
 use crate::wire::{Message, MessageReader, MessageWriter, Reader, Truncated};
 
-/// Pixels of a surface that is tried as one image at first: 16 MiB as they are.
-const WHOLE_PIXELS: u64 = 4 * 1024 * 1024;
+/// Pixels of a surface that is tried as one image at first, such as one of 3840×2160: 32 MiB as they are.
+const WHOLE_PIXELS: u64 = 8 * 1024 * 1024;
 /// Bytes of an image on the wire at most. Proxies guard against frames over 16 MiB.
 const MAX_IMAGE_BYTES: usize = 4 * 1024 * 1024 - 1024;
 /// What takes longer than this to arrive exactly is worth a lossy image before it.
