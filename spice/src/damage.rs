@@ -477,6 +477,11 @@ impl Damage {
         self.charge(piece, bytes, now);
     }
 
+    /// The client has all of `area` in one colour, which says nothing of what is drawn there.
+    pub(crate) fn filled(&mut self, area: Rect, bytes: usize, now: Instant) {
+        self.charge(area, bytes, now);
+    }
+
     /// Has the tiles of a piece owe the bytes that were sent for it.
     fn charge(&mut self, piece: Rect, bytes: usize, now: Instant) {
         // Copies from here on are made after the client has it.

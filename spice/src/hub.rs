@@ -114,6 +114,11 @@ impl Viewer {
         }
     }
 
+    /// The client has all of `area` in one colour, for this many bytes.
+    pub(crate) fn filled(&self, area: Rect, bytes: usize) {
+        self.state.lock().damage.filled(area, bytes, Instant::now());
+    }
+
     /// Bytes that all damage is likely to take if it is sent exactly.
     pub(crate) fn exact_bytes(&self) -> f64 {
         self.state.lock().damage.exact_bytes()

@@ -353,7 +353,7 @@ impl Sender<'_> {
         // While all of it counts as being read, so that what is copied meanwhile is damage, too.
         view.viewer.add_damage(drawn);
         let fill = draw::fill(whole, BLACK);
-        view.viewer.sent_damage(whole, fill.len(), true);
+        view.viewer.filled(whole, fill.len());
         self.send(fill).await
     }
 

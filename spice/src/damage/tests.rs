@@ -630,6 +630,21 @@ fn what_takes_much_rests_longer() {
 }
 
 #[test]
+fn what_is_drawn_on_a_blank_surface_is_not_expected_to_take_nothing() {
+    let now = Instant::now();
+    let mut damage = Damage::of_read(SIZE, now);
+    let whole = damage.tiles.bounds();
+    damage.filled(whole, 41, now);
+    damage.add(whole);
+
+    let Next::Piece(first) = damage.take(now + LONG_REST, 8192, false) else {
+        panic!("nothing is taken");
+    };
+
+    assert!(first.pixels() as f32 * DENSITY <= 8192.0, "{first:?}");
+}
+
+#[test]
 fn tiles_out_of_step_are_sent_together_again() {
     let now = Instant::now();
     let mut damage = Damage::new(SIZE, now);
