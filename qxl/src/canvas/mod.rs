@@ -133,17 +133,19 @@ impl Canvas {
     /// Puts pixels on row `y` from `x`, noting those that are different. Nothing happens if they
     /// do not all fit.
     pub(crate) fn put_row(&mut self, x: u32, y: u32, row: &[u32]) {
-        let there = Rect {
-            left: x as i32,
-            top: y as i32,
-            right: x.saturating_add(row.len() as u32) as i32,
-            bottom: y as i32 + 1,
-        };
-        if there.intersection(self.drawn).is_empty() {
-            // Zeros that nobody has to look at.
-            self.put_row_over(x, y, row, |_, new| any_bits(new));
-        } else {
+        let Rect {
+            left,
+            top,
+            right,
+            bottom,
+        } = self.drawn;
+        let end = x.saturating_add(row.len() as u32);
+        let is_drawn = (top as u32..bottom as u32).contains(&y) && x < right as u32;
+        if is_drawn && end > left as u32 {
             self.put_row_over(x, y, row, difference);
+        } else {
+            // What is there are zeros, which nobody has to look at.
+            self.put_row_over(x, y, row, |_, new| any_bits(new));
         }
     }
 
@@ -416,6 +418,8 @@ mod tests {
 
         canvas.put_row(2, 0, &[1, 2, 3]);
         canvas.put_row(0, 2, &[1]);
+        canvas.put_row(u32::MAX, 0, &[1, 2]);
+        canvas.put_row(0, i32::MAX as u32, &[1]);
 
         assert_eq!(canvas.take_damage(), []);
         assert_eq!(canvas.row(0, 2, 1), None);
