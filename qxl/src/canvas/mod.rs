@@ -8,8 +8,10 @@ mod brush;
 mod composite;
 mod damage;
 mod draw;
+mod drawn;
 mod format;
 mod mask;
+mod memory;
 mod moves;
 mod pixels;
 mod region;
@@ -23,6 +25,7 @@ pub(crate) use composite::{Composite, Operand, Operator};
 pub(crate) use draw::{AlphaBlend, Draw, Form, Source};
 pub(crate) use format::{OPAQUE, PixelFormat, from_555, from_565, rgb};
 pub(crate) use mask::Mask;
+pub(crate) use memory::Memory;
 pub(crate) use pixels::{Pixels, Snapshot};
 pub(crate) use region::Region;
 pub(crate) use rop::{Rop, Rop3};
@@ -32,15 +35,19 @@ pub(crate) use text::{Glyph, Text};
 
 use caraway_spice::{Rect, Size, Update};
 use damage::{Damage, TILE_WIDTH};
+use drawn::Drawn;
 use moves::Draft;
+
+use crate::command::MAX_SIDE;
 
 /// A surface's pixels, a word each, coded as the guest codes them.
 pub(crate) struct Canvas {
     format: PixelFormat,
     size: Size,
+    /// Row by row, and perhaps some zeros that no row needs.
     pixels: Vec<u32>,
-    /// Outside of this all of them are still zeros, which take no memory until somebody looks.
-    drawn: Rect,
+    /// Outside of this all of them are still zeros, which take no memory as long as nobody looks.
+    drawn: Drawn,
     damage: Damage,
     scratch: Vec<u32>,
     /// If somebody is told of moved pixels.
@@ -50,41 +57,42 @@ pub(crate) struct Canvas {
 impl Canvas {
     /// A black surface. The caller bounds its size.
     pub(crate) fn new(format: PixelFormat, size: Size) -> Self {
+        Self::in_memory(format, size, Memory::default(), false)
+    }
+
+    /// A black surface that is seen: what a drawing on it only moves is noted as a copy. Whoever draws then looks
+    /// at [`has_copies`](Self::has_copies) before others may read the surface. It takes the memory of the one
+    /// before if that was as large.
+    pub(crate) fn on_screen(format: PixelFormat, size: Size, memory: Memory) -> Self {
+        Self::in_memory(format, size, memory, true)
+    }
+
+    fn in_memory(format: PixelFormat, size: Size, memory: Memory, finds_moves: bool) -> Self {
         let count = size.width as usize * size.height as usize;
+        let (pixels, draft) = memory.into_parts(count);
         Self {
             format,
             size,
-            pixels: vec![0; count],
-            drawn: Rect::default(),
+            pixels,
+            drawn: Drawn::nothing(size.height),
             damage: Damage::new(size),
             scratch: Vec::new(),
-            draft: None,
+            draft: finds_moves.then(|| Box::new(Draft::in_memory(draft))),
         }
     }
 
-    /// A surface whose first picture `read` writes row by row from the top, until it says `false`: all of each row.
-    pub(crate) fn with_picture(
-        format: PixelFormat,
-        size: Size,
-        mut read: impl FnMut(u32, &mut [u32]) -> bool,
-    ) -> Self {
-        let mut canvas = Self::new(format, size);
-        let mut row = vec![0; size.width as usize];
-        for y in 0..size.height {
+    /// Puts the first picture on a black surface, which `read` writes row by row from the top, until it says
+    /// `false`: all of each row.
+    pub(crate) fn load(&mut self, mut read: impl FnMut(u32, &mut [u32]) -> bool) {
+        let mut row = vec![0; self.size.width as usize];
+        for y in 0..self.size.height {
             if !read(y, &mut row) {
                 break;
             }
             // What is black is not put, and needs no memory.
-            canvas.put_row_over(0, y, &row, |_, new| any_bits(new));
+            self.put_row_over(0, y, &row, |_, new| any_bits(new));
         }
-        canvas.damage = Damage::new(size);
-        canvas
-    }
-
-    /// From here on, what a drawing only moves is noted as a copy. Whoever draws then looks at
-    /// [`has_copies`](Self::has_copies) before others may read the surface.
-    pub(crate) fn find_moves(&mut self) {
-        self.draft = Some(Box::default());
+        self.damage = Damage::new(self.size);
     }
 
     pub(crate) fn format(&self) -> PixelFormat {
@@ -98,7 +106,7 @@ impl Canvas {
     /// The part of the surface outside of which nothing was ever drawn that is not black, and transparent if that
     /// can be told.
     pub(crate) fn drawn(&self) -> Rect {
-        self.drawn
+        self.drawn.bounds()
     }
 
     pub(crate) fn area(&self) -> Rect {
@@ -108,7 +116,11 @@ impl Canvas {
     /// The `width` pixels of row `y` from `x`; `None` if they are not all on the surface.
     pub(crate) fn row(&self, x: u32, y: u32, width: u32) -> Option<&[u32]> {
         let range = self.range(x, y, width)?;
-        self.pixels.get(range)
+        let black = BLACK.get(..width as usize);
+        match black.filter(|_| !self.drawn.touches(x, y, width)) {
+            None => self.pixels.get(range),
+            black => black,
+        }
     }
 
     fn range(&self, x: u32, y: u32, width: u32) -> Option<std::ops::Range<usize>> {
@@ -133,15 +145,7 @@ impl Canvas {
     /// Puts pixels on row `y` from `x`, noting those that are different. Nothing happens if they
     /// do not all fit.
     pub(crate) fn put_row(&mut self, x: u32, y: u32, row: &[u32]) {
-        let Rect {
-            left,
-            top,
-            right,
-            bottom,
-        } = self.drawn;
-        let end = x.saturating_add(row.len() as u32);
-        let is_drawn = (top as u32..bottom as u32).contains(&y) && x < right as u32;
-        if is_drawn && end > left as u32 {
+        if self.drawn.touches(x, y, row.len() as u32) {
             self.put_row_over(x, y, row, difference);
         } else {
             // What is there are zeros, which nobody has to look at.
@@ -167,7 +171,7 @@ impl Canvas {
             return;
         };
         let (mut x, mut row) = (x, row);
-        let mut drawn = None;
+        let mut changed = None;
         // One piece per tile, so that a difference is known by tile.
         while !row.is_empty() {
             let piece = ((TILE_WIDTH - x % TILE_WIDTH) as usize).min(row.len());
@@ -175,8 +179,8 @@ impl Canvas {
             let (old, others) = there.split_at_mut(piece);
             let differing = differing(old, new);
             if differing != 0 {
-                let start = drawn.map_or(x, |(start, _)| start);
-                drawn = Some((start, x + piece as u32));
+                let start = changed.map_or(x, |(start, _)| start);
+                changed = Some((start, x + piece as u32));
                 if differing & self.format.visible() != 0 {
                     self.damage.mark(x, y);
                 }
@@ -185,13 +189,8 @@ impl Canvas {
             (row, there) = (rest, others);
             x += piece as u32;
         }
-        if let Some((left, right)) = drawn {
-            self.drawn = self.drawn.union(Rect {
-                left: left as i32,
-                top: y as i32,
-                right: right as i32,
-                bottom: y as i32 + 1,
-            });
+        if let Some((left, right)) = changed {
+            self.drawn.add(left, y, right - left);
         }
     }
 
@@ -213,7 +212,7 @@ impl Canvas {
         mut source: impl FnMut(u32, u32, &mut [u32]) -> bool,
     ) {
         // On a blank surface there is nothing that could be moved.
-        let blank = self.drawn.is_empty();
+        let blank = self.drawn.is_nothing();
         let region = region.clipped(self.area());
         let looks = |draft: &mut Box<Draft>| distance.is_some() || draft.looks_at(&region);
         if !blank && let Some(draft) = self.draft.take_if(looks) {
@@ -230,10 +229,7 @@ impl Canvas {
                 if !source(left, y, &mut scratch) {
                     return false;
                 }
-                match blank {
-                    true => self.put_row_over(left, y, &scratch, |_, new| any_bits(new)),
-                    false => self.put_row(left, y, &scratch),
-                }
+                self.put_row(left, y, &scratch);
             }
             true
         });
@@ -285,11 +281,12 @@ impl Canvas {
         };
         let (left, top) = (area.left.max(0) as u32, area.top.max(0) as u32);
         let mut copy = Self::new(self.format, size);
-        copy.drawn = copy.area();
         let rows = copy.pixels.chunks_exact_mut(size.width.max(1) as usize);
-        for (y, row) in (top..).zip(rows) {
-            if let Some(there) = self.row(left, y, size.width) {
+        for (y, row) in (0..).zip(rows) {
+            let drawn = self.drawn.touches(left, top + y, size.width);
+            if let Some(there) = self.row(left, top + y, size.width).filter(|_| drawn) {
                 row.copy_from_slice(there);
+                copy.drawn.add(0, y, size.width);
             }
         }
         (copy, left, top)
@@ -310,6 +307,9 @@ impl Canvas {
         self.damage.take()
     }
 }
+
+/// A row that nobody has drawn on.
+static BLACK: [u32; MAX_SIDE as usize] = [0; MAX_SIDE as usize];
 
 /// The bits in which pixels differ. Short runs of them are compared faster than a call of `memcmp` is made.
 fn difference(old: &[u32], new: &[u32]) -> u32 {
@@ -372,7 +372,8 @@ mod tests {
             width: 100,
             height: 10,
         };
-        let picture = Canvas::with_picture(PixelFormat::Xrgb, size, |y, row| {
+        let mut picture = Canvas::new(PixelFormat::Xrgb, size);
+        picture.load(|y, row| {
             row.fill(0);
             row[70] = u32::from(y == 4);
             true

@@ -12,6 +12,7 @@
 
 use caraway_spice::{Point, Rect};
 
+use super::memory::KEPT;
 use super::{Canvas, Region, difference};
 
 /// Different pixels that are worth a search: a square of 64.
@@ -37,16 +38,14 @@ const PIECE: usize = 32;
 /// Searches in vain before there is a pause, which is longer after each, and drawings that it takes at most.
 const PATIENCE: u32 = 2;
 const LONGEST_PAUSE: u32 = 7;
-/// Pixels for which each memory is kept between two drawings: a screen of 3840×2160, 33 MB.
-const KEPT: usize = 3840 * 2160;
 
 /// What a drawing makes different.
 #[derive(Default)]
 pub(super) struct Draft {
     /// At most one for each row of each rectangle.
     spans: Vec<Span>,
-    /// Of the spans, and what is between them: as many as the surface has, of which those from `end` on mean
-    /// nothing. What no drawing has needed yet is no memory either.
+    /// Of the spans, and what is between them: at least as many as the surface has, of which those from `end` on
+    /// mean nothing. What no drawing has needed yet is no memory either.
     pixels: Vec<u32>,
     end: usize,
     /// Different pixels.
@@ -192,7 +191,9 @@ impl Canvas {
         } else {
             (0..to.height()).for_each(&mut copy_row);
         }
-        self.drawn = self.drawn.union(to);
+        for row in 0..to.height() {
+            self.drawn.add(left, top + row, width);
+        }
         self.damage.copied(from, to);
         for (y, row) in (top..).zip(target.chunks_exact(width as usize)) {
             self.put_row(left, y, row);
@@ -202,6 +203,18 @@ impl Canvas {
 }
 
 impl Draft {
+    /// One whose pixels are kept where those of another were.
+    pub(super) fn in_memory(pixels: Vec<u32>) -> Self {
+        Self {
+            pixels,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn into_memory(self) -> Vec<u32> {
+        self.pixels
+    }
+
     /// Whether moves are looked for in a drawing.
     pub(super) fn looks_at(&mut self, region: &Region) -> bool {
         let area = region.bounds().unwrap_or_default();
@@ -215,7 +228,7 @@ impl Draft {
 
     /// Makes it one of a drawing on a surface of so many pixels.
     fn clear(&mut self, surface: usize) {
-        if self.pixels.len() != surface || self.end > KEPT {
+        if self.pixels.len() < surface || self.end > KEPT {
             self.pixels = vec![0; surface];
         }
         self.spans.clear();

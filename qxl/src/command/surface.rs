@@ -151,20 +151,17 @@ impl SurfaceShape {
         u64::from(self.stride.unsigned_abs()) * u64::from(stored)
     }
 
-    /// The surface with the picture that is at this place in guest memory, black without one.
-    pub(crate) fn canvas(&self, picture: Option<&Place>) -> Canvas {
-        let Some(place) = picture else {
-            return Canvas::new(self.format, self.size());
-        };
+    /// Puts the picture that is at this place in guest memory on a black surface of this shape.
+    pub(crate) fn load(&self, canvas: &mut Canvas, place: &Place) {
         let mut bytes = vec![0; self.row_len() as usize];
-        Canvas::with_picture(self.format, self.size(), |y, row| {
+        canvas.load(|y, row| {
             let at = self.row_at(y);
             if self.format.bits() == 32 {
                 return place.read(at, row.as_mut_bytes()).is_ok();
             }
             let read = place.read(at, &mut bytes);
             read.inspect(|()| self.unpack(&bytes, row)).is_ok()
-        })
+        });
     }
 
     /// Takes the pixels of a row apart, which have fewer than 32 bits.

@@ -3,8 +3,9 @@
 use caraway_spice::{CursorState, Rect};
 use serde::{Deserialize, Serialize};
 
-use super::memslots::GuestAddress;
+use super::memslots::{GuestAddress, Place};
 use super::{Core, Mode, Qxl, interrupts};
+use crate::canvas::Canvas;
 use crate::command::{CommandError, SurfaceShape};
 
 /// A port, by its offset in BAR 3.
@@ -363,13 +364,23 @@ impl Qxl {
             tracing::debug!("the guest replaces its primary surface without destroying it first");
             core.note(|recorder, _| recorder.destroy_primary());
         }
-        let mut canvas = shape.canvas(shape.keep.then_some(&place));
-        canvas.damage(canvas.area());
+        let canvas = self.primary_canvas(&shape, Some(&place).filter(|_| shape.keep));
         core.note(|recorder, _| recorder.create_primary(&shape, &place));
         self.set_mode(core, mode);
         self.screen.write().replace(canvas, Some(shape));
         self.news.layout();
         Ok(())
+    }
+
+    /// A primary surface, all of which is news, with the picture that is at this place in guest memory.
+    pub(super) fn primary_canvas(&self, shape: &SurfaceShape, picture: Option<&Place>) -> Canvas {
+        let memory = self.screen.write().spare_memory();
+        let mut canvas = Canvas::on_screen(shape.format, shape.size(), memory);
+        if let Some(place) = picture {
+            shape.load(&mut canvas, place);
+        }
+        canvas.damage(canvas.area());
+        canvas
     }
 
     /// Writes what a surface has of `area` back into guest memory. Like the reference it forgives old

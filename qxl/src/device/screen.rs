@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use caraway_spice::{Head, Layout, Size, Update};
 
-use crate::canvas::Canvas;
+use crate::canvas::{Canvas, Memory};
 use crate::command::SurfaceShape;
 
 /// The primary surface as everybody sees it.
@@ -15,24 +15,32 @@ pub(super) struct Screen {
     pub(super) shape: Option<SurfaceShape>,
     pub(super) heads: Vec<Head>,
     pub(super) generation: u64,
+    /// That of the surface before.
+    spare: Memory,
 }
 
 impl Screen {
+    /// Memory for a new surface.
+    pub(super) fn spare_memory(&mut self) -> Memory {
+        std::mem::take(&mut self.spare)
+    }
+
     /// A new surface, with one head that shows all of it.
-    pub(super) fn replace(&mut self, mut canvas: Canvas, shape: Option<SurfaceShape>) {
-        canvas.find_moves();
+    pub(super) fn replace(&mut self, canvas: Canvas, shape: Option<SurfaceShape>) {
+        self.remove();
         self.heads = vec![Head {
             id: 0,
             area: canvas.area(),
         }];
         self.canvas = Some(canvas);
         self.shape = shape;
-        self.generation += 1;
     }
 
     /// No surface at all.
     pub(super) fn remove(&mut self) {
-        self.canvas = None;
+        if let Some(canvas) = self.canvas.take() {
+            self.spare = Memory::of(canvas);
+        }
         self.shape = None;
         self.heads.clear();
         self.generation += 1;

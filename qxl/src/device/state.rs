@@ -150,8 +150,7 @@ impl Qxl {
         let place = place.inspect_err(|error| {
             tracing::debug!("the primary surface's memory is gone: {error}");
         });
-        let mut canvas = shape.canvas(place.ok().as_ref());
-        canvas.damage(canvas.area());
+        let canvas = self.primary_canvas(&shape, place.ok().as_ref());
         let whole = canvas.area();
         let head = |&(id, [left, top, right, bottom]): &HeadState| Head {
             id,

@@ -81,7 +81,10 @@ impl Surfaces {
             .map(|surface| pixels(&surface.shape))
             .sum();
         CommandError::at_most("pixels of all surfaces", used + pixels(&shape), self.most)?;
-        let canvas = shape.canvas(place.filter(|_| shape.keep));
+        let mut canvas = Canvas::new(shape.format, shape.size());
+        if let Some(place) = place.filter(|_| shape.keep) {
+            shape.load(&mut canvas, place);
+        }
         let surface = Surface {
             canvas,
             shape,

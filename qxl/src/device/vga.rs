@@ -151,7 +151,8 @@ impl Qxl {
             (None, None) => INITIAL,
         };
         if screen.size() != Some(size) {
-            let mut canvas = Canvas::new(PixelFormat::Xrgb, size);
+            let memory = screen.spare_memory();
+            let mut canvas = Canvas::on_screen(PixelFormat::Xrgb, size, memory);
             canvas.damage(canvas.area());
             screen.replace(canvas, None);
             core.view.forget();

@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 use caraway_spice::{Size, Update};
 use proptest::prelude::*;
 
-use super::super::{Canvas, PixelFormat};
+use super::super::{Canvas, Memory, PixelFormat};
 use super::*;
 
 fn rect(left: i32, top: i32, right: i32, bottom: i32) -> Rect {
@@ -49,9 +49,8 @@ fn draw(canvas: &mut Canvas, window: Rect, (right, down): (i64, i64)) {
 }
 
 fn canvas(width: u32, height: u32) -> Canvas {
-    let mut canvas = Canvas::new(PixelFormat::Xrgb, Size { width, height });
-    canvas.find_moves();
-    canvas
+    let size = Size { width, height };
+    Canvas::on_screen(PixelFormat::Xrgb, size, Memory::default())
 }
 
 fn pixels(updates: &[Update]) -> u64 {
