@@ -22,7 +22,7 @@ const LEAST_GAIN: u64 = 1024;
 /// Pixels of a run that is looked for.
 const RUN: usize = 24;
 /// Changes of colour in a run that make it distinctive.
-const LEAST_EDGES: usize = 4;
+const LEAST_EDGES: u32 = 4;
 /// Runs of a row from which the most distinctive is taken.
 const TRIES: usize = 48;
 /// Rows from one that is looked at to the next.
@@ -321,10 +321,11 @@ impl Draft {
     fn run(&self, span: &Span) -> Option<Run<'_>> {
         let pixels = self.of(span);
         let step = (pixels.len() / TRIES).max(RUN / 4);
-        let edges = |run: &[u32]| run.windows(2).filter(|two| two[0] != two[1]).count();
-        let runs = pixels.windows(RUN).enumerate().step_by(step);
-        let (at, run) = runs.max_by_key(|(_, run)| edges(run))?;
-        (edges(run) >= LEAST_EDGES).then(|| Run {
+        let edges = |at: &usize| pixels[*at..].first_chunk().map_or(0, edges);
+        let last = pixels.len().checked_sub(RUN)?;
+        let at = (0..=last).step_by(step).max_by_key(edges)?;
+        let run = &pixels[at..at + RUN];
+        (edges(&at) >= LEAST_EDGES).then(|| Run {
             hash: hash(run),
             x: span.x + at as u32,
             y: span.y,
@@ -394,23 +395,42 @@ impl Draft {
             let skipped = before.next_multiple_of(PIECE);
             let old = old.get(skipped - before..).unwrap_or_default();
             let new = self.of(span).get(skipped..).unwrap_or_default();
-            let pieces = std::iter::zip(old.chunks(PIECE), new.chunks(PIECE));
-            for (x, (old, new)) in (span.x as usize + skipped..).step_by(PIECE).zip(pieces) {
-                let is_whole = old.len() == new.len();
-                if is_whole && difference(old, new) == 0 && new.iter().any(|pixel| *pixel != new[0])
-                {
+            let mut compare = |at: usize, old: &[u32], new: &[u32]| {
+                if difference(old, new) == 0 && !is_plain(new) {
+                    let left = span.x as usize + skipped + at;
                     gain += new.len() as u64;
                     to = to.union(Rect {
-                        left: x as i32,
+                        left: left as i32,
                         top: span.y as i32,
-                        right: (x + new.len()) as i32,
+                        right: (left + new.len()) as i32,
                         bottom: span.y as i32 + 1,
                     });
                 }
+            };
+            // Pieces of a length that is known are compared fastest.
+            let (old_pieces, old_rest) = old.as_chunks::<PIECE>();
+            let (new_pieces, new_rest) = new.as_chunks::<PIECE>();
+            for (piece, (old, new)) in std::iter::zip(old_pieces, new_pieces).enumerate() {
+                compare(piece * PIECE, old, new);
+            }
+            if old.len() == new.len() {
+                compare(new_pieces.len() * PIECE, old_rest, new_rest);
             }
         }
         Explanation { distance, gain, to }
     }
+}
+
+/// Changes of colour.
+fn edges(run: &[u32; RUN]) -> u32 {
+    let pairs = std::iter::zip(run, &run[1..]);
+    pairs.map(|(a, b)| u32::from(a != b)).sum()
+}
+
+/// Whether all of it has one colour.
+fn is_plain(piece: &[u32]) -> bool {
+    let first = piece.first().copied().unwrap_or_default();
+    piece.iter().fold(0, |bits, pixel| bits | (pixel ^ first)) == 0
 }
 
 /// The factor of a polynomial hash (2³² divided by the golden ratio, odd).
