@@ -53,10 +53,18 @@ pub enum CommandError {
 type Result<T> = std::result::Result<T, CommandError>;
 
 /// A structure that is put together field by field; all are packed and little-endian.
-#[derive(Default)]
 struct Packed(Vec<u8>);
 
+impl Default for Packed {
+    fn default() -> Self {
+        Self(Vec::with_capacity(Self::COMMON))
+    }
+}
+
 impl Packed {
+    /// Bytes that most structures have at most.
+    const COMMON: usize = 192;
+
     /// Appends the low `bytes` bytes of a number, whatever its sign.
     fn number(mut self, bytes: usize, number: i128) -> Self {
         self.0.extend(&number.to_le_bytes()[..bytes]);
@@ -109,7 +117,7 @@ impl<R: Input> Transcript<'_, R> {
             COMMAND_SURFACE => Some(self.surface_command()?),
             COMMAND_UPDATE => {
                 self.recording.word("update")?;
-                self.rect("area")?;
+                self.rect("rect area")?;
                 self.recording.number("update_id")?;
                 self.recording.number("surface_id")?;
                 None
@@ -135,9 +143,9 @@ impl<R: Input> Transcript<'_, R> {
         Ok(self.recording.number(name)? as u32)
     }
 
-    /// Top, left, bottom, right.
+    /// Top, left, bottom, right, in a line of this name.
     fn rect(&mut self, name: &str) -> Result<[i128; 4]> {
-        Ok(self.recording.numbers(&format!("rect {name}"))?)
+        Ok(self.recording.numbers(name)?)
     }
 
     fn point(&mut self) -> Result<[i128; 2]> {
@@ -279,7 +287,7 @@ impl<R: Input> Transcript<'_, R> {
 
     /// An image and the part of it that is drawn.
     fn source(&mut self, body: Packed) -> Result<Packed> {
-        Ok(body.u64(self.image()?).words(self.rect("src_area")?))
+        Ok(body.u64(self.image()?).words(self.rect("rect src_area")?))
     }
 
     fn rop_scale_mask(&mut self, body: Packed) -> Result<Packed> {
@@ -297,7 +305,7 @@ impl<R: Input> Transcript<'_, R> {
 
     fn drawable(&mut self) -> Result<u64> {
         self.recording.word("drawable")?;
-        let bbox = self.rect("bbox")?;
+        let bbox = self.rect("rect bbox")?;
         let clip_kind = self.u32("type")?;
         let clip = match clip_kind {
             CLIP_RECTS => {
@@ -315,17 +323,17 @@ impl<R: Input> Transcript<'_, R> {
         let mut areas = Packed::default();
         if compat {
             self_bitmap = i128::from(self.recording.number("bitmap_offset")? != 0);
-            self_area = self.rect("bitmap_area")?;
+            self_area = self.rect("rect bitmap_area")?;
             surface = 0;
             depends = depends.words([-1; 3]);
             areas = areas.words([0; 12]);
         } else {
             self_bitmap = self.recording.number("self_bitmap")?;
-            self_area = self.rect("self_bitmap_area")?;
+            self_area = self.rect("rect self_bitmap_area")?;
             surface = self.recording.number("surface_id")?;
             for _ in 0..3 {
                 depends = depends.u32(self.recording.number("surfaces_dest")?);
-                areas = areas.words(self.rect("surfaces_rects")?);
+                areas = areas.words(self.rect("rect surfaces_rects")?);
             }
         }
         let kind = self.u8("type")?;
@@ -391,7 +399,7 @@ impl<R: Input> Transcript<'_, R> {
             }
             // Text.
             11 => {
-                let body = self.string(body)?.words(self.rect("back_area")?);
+                let body = self.string(body)?.words(self.rect("rect back_area")?);
                 let body = self.brush(body)?;
                 let body = self.brush(body)?;
                 self.modes(body)?
@@ -486,16 +494,19 @@ impl<R: Input> Transcript<'_, R> {
             let width = self.recording.number("u.surface_create.width")?;
             let height = self.recording.number("u.surface_create.height")?;
             let stride = self.recording.number("u.surface_create.stride")?;
-            let pixels = match self.recording.at_event()? {
-                true => Vec::new(),
-                false => self.recording.blob()?,
+            let data = match self.recording.at_event()? {
+                true => {
+                    let len = height.unsigned_abs().saturating_mul(stride.unsigned_abs());
+                    self.guest
+                        .reserve(usize::try_from(len).unwrap_or(usize::MAX))?
+                }
+                false => {
+                    let len = self.recording.blob_len()?;
+                    self.data(0, len)?
+                }
             };
-            let len = height.unsigned_abs().saturating_mul(stride.unsigned_abs());
-            let len = u64::try_from(len).unwrap_or(u64::MAX / 2);
-            let data = self.guest.put_surface(id, len, &pixels)?;
             command.words([format, width, height, stride]).u64(data)
         } else {
-            self.guest.free_surface(id);
             command.words([0; 4]).u64(0)
         };
         Ok(self.guest.put(&command.0)?)

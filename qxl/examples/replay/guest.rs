@@ -1,6 +1,5 @@
 //! The driver's side of the device: its memory, and what it does with it.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -15,7 +14,6 @@ use vm_memory::{MmapRegion, VolatileMemory, VolatileSlice};
 
 /// Where the firmware would have placed the BARs.
 const RAM_BASE: u64 = 0x8000_0000;
-const VRAM_BASE: u64 = 0xc000_0000;
 const BAR_RAM: u8 = 0;
 const BAR_PORTS: u8 = 3;
 
@@ -24,6 +22,7 @@ const PORT_RESET: u64 = 5;
 const PORT_MEMSLOT_ADD: u64 = 8;
 const PORT_CREATE_PRIMARY: u64 = 12;
 const PORT_DESTROY_PRIMARY: u64 = 13;
+const PORT_DESTROY_SURFACES: u64 = 15;
 
 /// The header at the end of BAR 0, and what is in it.
 const HEADER_LEN: u64 = 8192;
@@ -33,13 +32,13 @@ const MEM_SLOT: u64 = 0x149c;
 const CREATE_SURFACE: u64 = 0x14ac;
 /// Entries of the command and the cursor ring.
 const RING_LEN: u32 = 32;
-/// The memory slot of BAR 0, in an address's top byte.
-const RAM_SLOT: u64 = 1 << 56;
+/// The memory slot of BAR 0, and where an address has it: in its top byte.
+const RAM_SLOT_NUMBER: u8 = 1;
+const RAM_SLOT: u64 = (RAM_SLOT_NUMBER as u64) << 56;
 /// `QXL_CMD_CURSOR`.
 const CURSOR: u32 = 3;
 
 const RAM: u64 = 1 << 30;
-const VRAM: u64 = 512 << 20;
 const VGAMEM: u64 = 64 << 20;
 /// Where in BAR 0 a part of the recording's file is seen.
 const WINDOW: u64 = 512 << 20;
@@ -69,8 +68,6 @@ pub struct Guest {
     mapped: Range<u64>,
     /// … and whether the next command has something there.
     is_window_used: bool,
-    /// Where off-screen surfaces are in BAR 1: their ends by their starts.
-    surfaces: BTreeMap<u64, (u64, u32)>,
     has_primary: bool,
     /// How long the device took for each command.
     times: Vec<Duration>,
@@ -84,7 +81,6 @@ impl Guest {
     pub fn new() -> Result<Self, QxlError> {
         let config = QxlConfig {
             ram: RAM,
-            vram: VRAM,
             vgamem: VGAMEM,
             ..QxlConfig::default()
         };
@@ -93,7 +89,6 @@ impl Guest {
         {
             let mut space = qxl.config().lock();
             space.write(0x10, &(RAM_BASE as u32).to_le_bytes());
-            space.write(0x14, &(VRAM_BASE as u32).to_le_bytes());
             space.write(0x04, &[7, 0]);
         }
         let mut regions = qxl.regions().into_iter();
@@ -105,19 +100,14 @@ impl Guest {
             next: VGAMEM,
             mapped: 0..0,
             is_window_used: false,
-            surfaces: BTreeMap::new(),
             has_primary: false,
             times: Vec::new(),
         };
         guest.out(PORT_RESET, 0);
-        for (slot, start, end) in [
-            (1, RAM_BASE, RAM_BASE + RAM - HEADER_LEN),
-            (2, VRAM_BASE, VRAM_BASE + VRAM),
-        ] {
-            guest.write_header(MEM_SLOT, &start.to_le_bytes());
-            guest.write_header(MEM_SLOT + 8, &end.to_le_bytes());
-            guest.out(PORT_MEMSLOT_ADD, slot);
-        }
+        let (start, end) = (RAM_BASE, RAM_BASE + RAM - HEADER_LEN);
+        guest.write_header(MEM_SLOT, &start.to_le_bytes());
+        guest.write_header(MEM_SLOT + 8, &end.to_le_bytes());
+        guest.out(PORT_MEMSLOT_ADD, RAM_SLOT_NUMBER);
         Ok(guest)
     }
 
@@ -153,10 +143,11 @@ impl Guest {
     /// # Errors
     /// There is none.
     pub fn reserve(&mut self, len: usize) -> Result<u64, OutOfMemory> {
-        let end = self.next + (len as u64).next_multiple_of(16);
-        if end > WINDOW {
+        let room = (WINDOW - self.next) as usize;
+        if len > room {
             return Err(OutOfMemory(len));
         }
+        let end = self.next + (len as u64).next_multiple_of(16);
         let address = RAM_SLOT | self.next;
         self.next = end;
         Ok(address)
@@ -222,36 +213,6 @@ impl Guest {
         Ok(address)
     }
 
-    /// Finds memory for an off-screen surface, puts `bytes` there, and keeps it until
-    /// [`free_surface`](Self::free_surface).
-    ///
-    /// # Errors
-    /// There is no room.
-    pub fn put_surface(&mut self, id: u32, len: u64, bytes: &[u8]) -> Result<u64, OutOfMemory> {
-        let starts = std::iter::once(0).chain(self.surfaces.values().map(|(end, _)| *end));
-        let start = starts
-            .filter(|&start| {
-                let next = self.surfaces.range(start..).next();
-                start + len <= next.map_or(VRAM, |(next, _)| *next)
-            })
-            .min()
-            .ok_or(OutOfMemory(len as usize))?;
-        let end = (start + len.max(1)).next_multiple_of(4096);
-        self.surfaces.insert(start, (end, id));
-        self.qxl.bar_write(1, start, bytes);
-        Ok(2 << 56 | start)
-    }
-
-    /// An off-screen surface is gone.
-    pub fn free_surface(&mut self, id: u32) {
-        self.surfaces.retain(|_, (_, owner)| *owner != id);
-    }
-
-    /// All of them are.
-    pub fn free_surfaces(&mut self) {
-        self.surfaces.clear();
-    }
-
     /// Makes a primary surface of these `QXLSurfaceCreate` words (width to type), with the pixels at `data`.
     pub fn create_primary(&mut self, words: [u32; 8], data: u64) {
         let mut surface: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
@@ -269,6 +230,13 @@ impl Guest {
             self.out(PORT_DESTROY_PRIMARY, 0);
             self.qxl.process();
         }
+    }
+
+    /// All surfaces are gone.
+    pub fn destroy_surfaces(&mut self) {
+        self.has_primary = false;
+        self.out(PORT_DESTROY_SURFACES, 0);
+        self.qxl.process();
     }
 
     /// Has the command at `address` done, and all memory free again.

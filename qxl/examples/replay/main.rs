@@ -145,10 +145,7 @@ fn step<R: Input>(recording: &mut Recording<R>, guest: &mut Guest) -> Result<Ste
             guest.create_primary(words.map(|word| word as u32), data);
         }
         EventKind::Request(kind) if DESTROY_PRIMARY.contains(&kind) => guest.destroy_primary(),
-        EventKind::Request(kind) if DESTROY_SURFACES.contains(&kind) => {
-            guest.destroy_primary();
-            guest.free_surfaces();
-        }
+        EventKind::Request(kind) if DESTROY_SURFACES.contains(&kind) => guest.destroy_surfaces(),
         EventKind::Request(_) => {}
     }
     Ok(Step::Request)

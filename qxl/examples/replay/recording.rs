@@ -64,6 +64,8 @@ pub enum EventKind {
 pub struct Recording<R> {
     input: R,
     at: u64,
+    /// What was read last, a line or the beginning of a blob.
+    text: Vec<u8>,
 }
 
 /// What a recording is read from.
@@ -125,9 +127,10 @@ impl<R: Input> Recording<R> {
     /// # Errors
     /// [`RecordingError::NotARecording`], or the system's.
     pub fn new(input: R) -> Result<Self, RecordingError> {
-        let mut recording = Self { input, at: 0 };
+        let (at, text) = (0, Vec::new());
+        let mut recording = Self { input, at, text };
         match recording.line() {
-            Ok(line) if line == HEADER => Ok(recording),
+            Ok(line) if line == HEADER.as_bytes() => Ok(recording),
             Err(RecordingError::Io(error)) => Err(error.into()),
             _ => Err(RecordingError::NotARecording),
         }
@@ -169,16 +172,30 @@ impl<R: Input> Recording<R> {
     }
 
     /// A line without its end.
-    fn line(&mut self) -> Result<String, RecordingError> {
-        let mut line = Vec::new();
-        let read = (&mut self.input)
-            .take(MAX_LINE)
-            .read_until(b'\n', &mut line)?;
-        self.at += read as u64;
-        if line.pop() != Some(b'\n') {
-            return Err(RecordingError::CutShort);
+    fn line(&mut self) -> Result<&[u8], RecordingError> {
+        self.read_until(b'\n')?;
+        self.text
+            .strip_suffix(b"\n")
+            .ok_or(RecordingError::CutShort)
+    }
+
+    /// Reads text up to `end`, or as much as makes sense; whether there is something after it.
+    fn read_until(&mut self, end: u8) -> Result<bool, RecordingError> {
+        self.text.clear();
+        let mut input = (&mut self.input).take(MAX_LINE);
+        let read = input.read_until(end, &mut self.text)? as u64;
+        self.at += read;
+        Ok(self.text.last() == Some(&end) || read == MAX_LINE)
+    }
+
+    /// Something else than `expected` was read from `at` on.
+    fn unexpected(&self, at: u64, expected: String) -> RecordingError {
+        let found = String::from_utf8_lossy(self.text.trim_ascii_end()).into_owned();
+        RecordingError::Unexpected {
+            at,
+            found,
+            expected,
         }
-        Ok(String::from_utf8_lossy(&line).into_owned())
     }
 
     /// A line that is `word` alone.
@@ -203,16 +220,8 @@ impl<R: Input> Recording<R> {
     /// The line has another name, or another count of numbers.
     pub fn numbers<const N: usize>(&mut self, name: &str) -> Result<[i128; N], RecordingError> {
         let at = self.at;
-        let line = self.line()?;
-        let unexpected = || RecordingError::Unexpected {
-            at,
-            found: line.clone(),
-            expected: format!("\"{name}\" and {N} numbers"),
-        };
-        let rest = line.strip_prefix(name).ok_or_else(unexpected)?;
-        let numbers: Result<Vec<i128>, _> = rest.split_ascii_whitespace().map(str::parse).collect();
-        let numbers = numbers.map_err(|_| unexpected())?;
-        numbers.try_into().map_err(|_| unexpected())
+        let numbers = numbers_in(self.line()?, name);
+        numbers.ok_or_else(|| self.unexpected(at, format!("\"{name}\" and {N} numbers")))
     }
 
     /// The bytes of a blob.
@@ -236,23 +245,13 @@ impl<R: Input> Recording<R> {
     /// No blob is there, or it is larger than anything sensible.
     pub fn blob_len(&mut self) -> Result<usize, RecordingError> {
         let at = self.at;
-        let mut head = Vec::new();
-        let read = (&mut self.input)
-            .take(MAX_LINE)
-            .read_until(b':', &mut head)?;
-        self.at += read as u64;
-        if head.last() != Some(&b':') && (read as u64) < MAX_LINE {
+        if !self.read_until(b':')? {
             return Err(RecordingError::CutShort);
         }
-        let text = String::from_utf8_lossy(&head).into_owned();
-        let size = match text.trim_end_matches(':').split(' ').collect::<Vec<_>>()[..] {
-            ["binary", "0", _, size] => size.parse().ok().filter(|&size| size <= MAX_BLOB),
-            _ => None,
-        };
-        size.ok_or_else(|| RecordingError::Unexpected {
-            at,
-            found: text,
-            expected: format!("\"binary 0 NAME SIZE:\" with at most {MAX_BLOB} bytes"),
+        let size = size_in(&self.text).filter(|&size| size <= MAX_BLOB);
+        size.ok_or_else(|| {
+            let expected = format!("\"binary 0 NAME SIZE:\" with at most {MAX_BLOB} bytes");
+            self.unexpected(at, expected)
         })
     }
 
@@ -302,4 +301,22 @@ impl<R: Input> Recording<R> {
         self.at += len as u64 + 1;
         Ok(())
     }
+}
+
+/// The numbers in a line of this name.
+fn numbers_in<const N: usize>(line: &[u8], name: &str) -> Option<[i128; N]> {
+    let rest = str::from_utf8(line).ok()?.strip_prefix(name)?;
+    let mut words = rest.split_ascii_whitespace();
+    let mut numbers = [0; N];
+    for number in &mut numbers {
+        *number = words.next()?.parse().ok()?;
+    }
+    words.next().is_none().then_some(numbers)
+}
+
+/// The size in the beginning of a blob.
+fn size_in(head: &[u8]) -> Option<usize> {
+    let words = str::from_utf8(head).ok()?.strip_prefix("binary 0 ")?;
+    let (_, size) = words.strip_suffix(':')?.split_once(' ')?;
+    size.parse().ok()
 }
