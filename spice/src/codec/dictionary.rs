@@ -14,8 +14,8 @@ use super::repeats::Table;
 
 /// Between two images: no colour, so no copy goes on over it.
 const BOUNDARY: u32 = 1 << 24;
-/// Pixels that are remembered for a session at most, 4 bytes each: a screen of 1920×1080.
-const MAX_PIXELS: usize = 2 << 20;
+/// Pixels that are remembered for a session at most, 4 bytes each: a screen of 2560×1600.
+const MAX_PIXELS: usize = 4 << 20;
 /// A dictionary that is full forgets one part in so many at once.
 const PART: usize = 4;
 /// Images that are remembered at most.
@@ -191,7 +191,7 @@ impl Contents {
 }
 
 /// What one client keeps for GLZ, over all of its display channels; handles to it are clones. At first
-/// empty, and then up to 12 MiB.
+/// empty, and then up to 20 MiB.
 #[derive(Debug, Clone, Default)]
 pub struct Dictionary(Arc<Mutex<Home>>);
 
