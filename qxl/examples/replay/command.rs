@@ -494,6 +494,7 @@ impl<R: Input> Transcript<'_, R> {
             let width = self.recording.number("u.surface_create.width")?;
             let height = self.recording.number("u.surface_create.height")?;
             let stride = self.recording.number("u.surface_create.stride")?;
+            // The device reads the first picture there, and nobody anything later.
             let data = match self.recording.at_event()? {
                 true => {
                     let len = height.unsigned_abs().saturating_mul(stride.unsigned_abs());
