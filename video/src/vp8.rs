@@ -27,8 +27,8 @@ const QUANTIZERS: (u32, u32) = (8, 56);
 const BUFFER: (u32, u32, u32) = (1000, 500, 600);
 /// A key picture may take so many percent of a picture's share of the bits.
 const KEY_PERCENT: c_int = 900;
-/// Effort: from 0 to -16, which is the least. At 1920×1080, -4 takes twice the time of this and -12 a fifth less, for
-/// the same likeness within 0.1 dB and 0.3 dB.
+/// Effort: from 0 to -16, which is the least. At 1920×1080, -4 takes twice the time of this for 0.2 dB more at best, and
+/// -12 a fifth less for up to 0.3 dB less.
 const SPEED: c_int = -8;
 /// Differences below this are not encoded.
 const STATIC_THRESHOLD: c_int = 1;
