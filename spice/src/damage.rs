@@ -54,6 +54,9 @@ pub(crate) struct Damage {
     refine_at: Option<Instant>,
     /// What was taken last may be sent as a lossy image.
     haste: bool,
+    /// Bytes that a pixel of the last pieces took when they were sent exactly: what one is taken to need before
+    /// any of its tile was sent.
+    usual_density: f32,
     /// When the first of what came since something was taken last may go.
     news: Option<Instant>,
 }
@@ -70,8 +73,8 @@ struct Tile {
     debt: f64,
     /// How often it was sent, in the same way.
     sendings: f64,
-    /// Bytes that a pixel of it took when it was sent exactly, …
-    density: f32,
+    /// Bytes that a pixel of it took when it was sent exactly, if it ever was, …
+    density: Option<f32>,
     /// … and when it was sent in haste, as a lossy image or not.
     hasty_density: f32,
     /// Not to be sent before, so that a source which draws a thousand times a second does not make
@@ -80,21 +83,6 @@ struct Tile {
     /// From here on it may go along with a neighbour: halfway. So tiles that change together are sent together
     /// again, however they came to be sent at different times.
     joins_from: Instant,
-}
-
-impl Tile {
-    /// Bytes that a pixel of its damage is likely to take.
-    fn density(&self, haste: bool) -> f32 {
-        match haste && !self.refines {
-            true => self.hasty_density,
-            false => self.density,
-        }
-    }
-
-    /// Bytes that its damage is likely to take.
-    fn bytes(&self, haste: bool) -> f32 {
-        self.damage.pixels() as f32 * self.density(haste)
-    }
 }
 
 /// Tiles whose damage is sent as one piece.
@@ -156,7 +144,7 @@ const REST: Duration = Duration::from_millis(16);
 const OFTEN: f64 = 4.0;
 const MUCH: f64 = 4096.0;
 const LONG_REST: Duration = Duration::from_millis(32);
-/// Bytes that a pixel is taken to need before any of its tile was sent.
+/// Bytes that an exact pixel is taken to need before anything was sent, and at most before any of its tile was.
 const DENSITY: f32 = 1.0;
 /// The same in haste: who expects too much of it learns that at once, who expects too little never does.
 const HASTY_DENSITY: f32 = 0.25;
@@ -179,7 +167,7 @@ impl Damage {
             refines: false,
             debt: 0.0,
             sendings: 0.0,
-            density: DENSITY,
+            density: None,
             hasty_density: HASTY_DENSITY,
             rests_until: now,
             joins_from: now,
@@ -194,6 +182,7 @@ impl Damage {
             epoch: now,
             refine_at: None,
             haste: false,
+            usual_density: DENSITY,
             news: None,
         }
     }
@@ -335,7 +324,7 @@ impl Damage {
             Next::Piece
         };
         let mut budget = Budget::new(budget);
-        if !budget.pay(tile.bytes(self.haste), tile.damage.pixels()) {
+        if !budget.pay(self.likely_bytes(tile), tile.damage.pixels()) {
             return self.cut(start, budget).map_or(Next::Nothing, piece);
         }
         let mut block = Block {
@@ -381,8 +370,8 @@ impl Damage {
             cells: block.cells.union(&line),
             ..*block
         };
-        let damaged = |index| Some(self.tiles.get(index)?.bytes(self.haste));
-        let bytes: f32 = self.tiles.within(&line).filter_map(damaged).sum();
+        let likely = |index| Some(self.likely_bytes(self.tiles.get(index)?));
+        let bytes: f32 = self.tiles.within(&line).filter_map(likely).sum();
         let cheap = budget.is_little(bytes);
         for index in self.tiles.within(&line) {
             let Some(tile) = self.tiles.get(index) else {
@@ -460,15 +449,33 @@ impl Damage {
         common.any(|common| !common.is_empty())
     }
 
-    /// Bytes that a pixel of `area` took when it was sent exactly, on average.
+    /// Bytes that a pixel of `area` is likely to take when it is sent exactly, on average.
     pub(crate) fn density(&self, area: Rect) -> f64 {
         let bytes: f64 = (self.tiles.touched(area))
             .filter_map(|index| {
                 let pixels = self.tiles.area(index).intersection(area).pixels();
-                Some(f64::from(self.tiles.get(index)?.density) * pixels as f64)
+                let density = self.exact_density(self.tiles.get(index)?);
+                Some(f64::from(density) * pixels as f64)
             })
             .sum();
         bytes / area.pixels().max(1) as f64
+    }
+
+    fn exact_density(&self, tile: &Tile) -> f32 {
+        tile.density.unwrap_or(self.usual_density)
+    }
+
+    /// Bytes that a pixel of a tile's damage is likely to take.
+    fn likely_density(&self, tile: &Tile) -> f32 {
+        match self.haste && !tile.refines {
+            true => tile.hasty_density,
+            false => self.exact_density(tile),
+        }
+    }
+
+    /// Bytes that a tile's damage is likely to take.
+    fn likely_bytes(&self, tile: &Tile) -> f32 {
+        tile.damage.pixels() as f32 * self.likely_density(tile)
     }
 
     /// `bytes` were sent for the exact pixels of a piece.
@@ -518,10 +525,14 @@ impl Damage {
     /// A piece takes `bytes` on the wire, whether they are sent or not.
     fn learn(&mut self, piece: Rect, bytes: usize, is_exact: bool) {
         let density = bytes as f32 / piece.pixels().max(1) as f32;
+        if is_exact {
+            // A photograph says little of what is beside it.
+            self.usual_density = (self.usual_density + density.min(DENSITY)) / 2.0;
+        }
         for index in self.tiles.touched(piece) {
             if let Some(tile) = self.tiles.get_mut(index) {
                 if is_exact {
-                    tile.density = density;
+                    tile.density = Some(density);
                 }
                 if self.haste {
                     tile.hasty_density = density;
@@ -536,8 +547,9 @@ impl Damage {
 
     /// Takes as many rows off a tile's damage as `budget` has.
     fn cut(&mut self, index: usize, budget: Budget) -> Option<Rect> {
+        let density = self.likely_density(self.tiles.get(index)?);
         let tile = self.tiles.get_mut(index)?;
-        let row = tile.damage.width() as f32 * tile.density(self.haste);
+        let row = tile.damage.width() as f32 * density;
         let rows = (budget.bytes / row.max(1.0)) as u32;
         let rows = rows.clamp(1, tile.damage.height());
         let middle = tile.damage.top.saturating_add_unsigned(rows);

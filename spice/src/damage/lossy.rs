@@ -26,8 +26,10 @@ impl Damage {
 
     /// Bytes that all damage is likely to take if it is sent exactly.
     pub(crate) fn exact_bytes(&self) -> f64 {
-        let tiles = self.tiles.iter().filter(|tile| !tile.refines);
-        tiles.map(|tile| f64::from(tile.bytes(false))).sum()
+        (self.tiles.iter())
+            .filter(|tile| !tile.refines)
+            .map(|tile| f64::from(self.exact_density(tile)) * tile.damage.pixels() as f64)
+            .sum()
     }
 
     /// The client shows a lossy image there.

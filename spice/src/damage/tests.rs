@@ -645,6 +645,27 @@ fn what_is_drawn_on_a_blank_surface_is_not_expected_to_take_nothing() {
 }
 
 #[test]
+fn pieces_that_took_little_let_others_be_larger() {
+    let mut now = Instant::now();
+    let mut damage = Damage::new(SIZE, now);
+    damage.add(damage.tiles.bounds());
+    let mut next = |bytes: usize| {
+        let Next::Piece(piece) = damage.take(now, 4096, false) else {
+            panic!("nothing is taken");
+        };
+        damage.sent(piece, bytes, now);
+        now += LONG_REST;
+        piece
+    };
+
+    let sizes = [41, 41, 41, 100_000, 41, 41].map(|bytes| next(bytes).pixels());
+
+    assert!(sizes[2] > sizes[0], "{sizes:?}");
+    assert!(sizes[4] < sizes[3], "{sizes:?}");
+    assert!(sizes[5] > sizes[4], "{sizes:?}");
+}
+
+#[test]
 fn tiles_out_of_step_are_sent_together_again() {
     let now = Instant::now();
     let mut damage = Damage::new(SIZE, now);
