@@ -14,8 +14,9 @@ const SIZE: (u32, u32) = (512, 256);
 /// Pixels that the client keeps.
 const WINDOW: usize = 4 << 20;
 
-const CODECS: [(&str, Codec); 6] = [
+const CODECS: [(&str, Codec); 7] = [
     ("lz", Codec::Lz),
+    ("lz palette", Codec::LzPalette),
     ("glz", Codec::Glz),
     ("lz4", Codec::Lz4),
     ("quic", Codec::Quic),

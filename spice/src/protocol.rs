@@ -157,6 +157,7 @@ pub(crate) mod display {
     pub(crate) const MARK: u16 = 102;
     pub(crate) const COPY_BITS: u16 = 104;
     pub(crate) const INVAL_LIST: u16 = 105;
+    pub(crate) const INVAL_PALETTE: u16 = 107;
     pub(crate) const INVAL_ALL_PALETTES: u16 = 108;
     pub(crate) const STREAM_CREATE: u16 = 122;
     pub(crate) const STREAM_DATA: u16 = 123;

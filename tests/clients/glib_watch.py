@@ -1,6 +1,6 @@
-"""Watches a display, channel 0 or another, until it is told to stop, through spice-gtk's client library: glib_watch.py HOST PORT OUT.ppm [CHANNEL [CODEC]]
+"""Watches a display, channel 0 or another, until it is told to stop, through spice-gtk's client library: glib_watch.py HOST PORT OUT.ppm [CHANNEL [CODEC [COMPRESSION]]]
 
-CODEC is the number of the video codec that it prefers. Each line of standard input is a file to write what it
+CODEC is the number of the video codec that it prefers, COMPRESSION that of the image compression; 0 is none. Each line of standard input is a file to write what it
 shows to at once, as a PPM. Once standard input ends, waits until the display has been still for QUIET_S, writes what it shows to
 OUT.ppm, prints a JSON object and leaves. "seconds" is from the moment when the display channel was open to
 the last pixel that came, "bytes" what the channel has read, "draws" how often pixels came; "monitors" are
@@ -20,7 +20,8 @@ PATIENCE_S = 300
 
 host, port, out = sys.argv[1:4]
 watched = int(sys.argv[4]) if len(sys.argv) > 4 else 0
-preferred = [int(sys.argv[5])] if len(sys.argv) > 5 else []
+preferred = int(sys.argv[5]) if len(sys.argv) > 5 else 0
+compression = int(sys.argv[6]) if len(sys.argv) > 6 else 0
 loop = GLib.MainLoop()
 verdict = None
 
@@ -45,7 +46,9 @@ def on_channel_event(channel, event):
         if channel is Display.channel:
             Display.opened = Display.last = time.monotonic()
             if preferred:
-                channel.display_channel_change_preferred_video_codec_types(preferred)
+                channel.display_channel_change_preferred_video_codec_types([preferred])
+            if compression:
+                channel.display_channel_change_preferred_compression(compression)
     elif event not in (Spice.ChannelEvent.CLOSED, Spice.ChannelEvent.SWITCHING):
         verdict = f"{type(channel).__name__}: {event.value_nick}"
         loop.quit()

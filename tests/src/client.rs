@@ -117,6 +117,15 @@ pub fn glib_watch(server: SocketAddr, channel: u8) -> (Value, Picture) {
     GlibWatch::start(server, channel).finish()
 }
 
+/// What a client asks a server for.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wishes {
+    /// The number of a video codec.
+    pub codec: Option<u8>,
+    /// The number of an image compression.
+    pub compression: Option<u8>,
+}
+
 /// spice-gtk's library, watching a display; see `glib_watch.py`.
 #[derive(Debug)]
 pub struct GlibWatch {
@@ -127,11 +136,11 @@ pub struct GlibWatch {
 impl GlibWatch {
     /// Connects and watches the display of this channel.
     pub fn start(server: SocketAddr, channel: u8) -> Self {
-        Self::start_with(server, channel, None)
+        Self::start_with(server, channel, Wishes::default())
     }
 
-    /// As [`start`](Self::start), with a wish for a video codec, by its number.
-    pub fn start_with(server: SocketAddr, channel: u8, codec: Option<u8>) -> Self {
+    /// As [`start`](Self::start), with wishes.
+    pub fn start_with(server: SocketAddr, channel: u8, wishes: Wishes) -> Self {
         let folder = TempDir::new().unwrap();
         let file = |name: &str| File::create(folder.path().join(name)).unwrap();
         let mut command = Command::new("/usr/bin/python3");
@@ -144,7 +153,7 @@ impl GlibWatch {
             .args([&server.ip().to_string(), &server.port().to_string()])
             .arg(folder.path().join("screen.ppm"))
             .arg(channel.to_string())
-            .args(codec.map(|codec| codec.to_string()))
+            .args([wishes.codec, wishes.compression].map(|wish| wish.unwrap_or(0).to_string()))
             .envs([("SPICE_DEBUG", "1"), ("G_MESSAGES_DEBUG", "all")])
             .stdin(Stdio::piped())
             .stdout(file("out"))

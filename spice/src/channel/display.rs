@@ -180,6 +180,7 @@ fn preferred(wish: u8, has_lz4: bool) -> Codec {
     const AUTO_LZ: u8 = 3;
     const QUIC: u8 = 4;
     const GLZ: u8 = 5;
+    const LZ: u8 = 6;
     const LZ4: u8 = 7;
     match wish {
         OFF => Codec::Raw,
@@ -187,6 +188,7 @@ fn preferred(wish: u8, has_lz4: bool) -> Codec {
         AUTO_LZ => Codec::AutoLz,
         QUIC => Codec::Quic,
         GLZ => Codec::Glz,
+        LZ => Codec::LzPalette,
         LZ4 if has_lz4 => Codec::Lz4,
         _ => Codec::Lz,
     }
@@ -384,8 +386,8 @@ impl Sender<'_> {
         }
         for drawing in drawings.accepted {
             viewer.sent_damage(drawing.area, drawing.message.len(), drawing.is_exact);
-            if !drawing.forgets.is_empty() {
-                self.send(draw::forget(&drawing.forgets)).await?;
+            if let Some(before) = drawing.before {
+                self.send(before).await?;
             }
             self.send(drawing.message).await?;
         }

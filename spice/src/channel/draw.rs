@@ -1,6 +1,6 @@
 //! The messages that draw (`spice.proto`, display channel).
 
-use crate::codec::{Image, Known};
+use crate::codec::{Image, Known, Palette};
 use crate::damage::Move;
 use crate::geometry::{Rect, Size};
 use crate::protocol::display as id;
@@ -19,6 +19,13 @@ const COPY_LEN: u32 = 57;
 const CACHE_ME: u8 = 1;
 /// `SPICE_IMAGE_TYPE_FROM_CACHE`.
 const FROM_CACHE: u8 = 103;
+/// Bytes of an `ImageDescriptor`, and those of an `LZPLTData` before its data if there is a palette.
+const DESCRIPTOR_LEN: u32 = 18;
+const PALETTE_IMAGE_LEN: u32 = 9;
+/// `SPICE_BITMAP_FLAGS_PAL_CACHE_ME`, `SPICE_BITMAP_FLAGS_PAL_FROM_CACHE` and `SPICE_BITMAP_FLAGS_TOP_DOWN`.
+const KEEP_PALETTE: u8 = 1;
+const KEPT_PALETTE: u8 = 2;
+const TOP_DOWN: u8 = 4;
 /// `SPICE_RES_TYPE_PIXMAP`.
 const PIXMAP: u8 = 1;
 /// Heads that one message may name.
@@ -34,16 +41,39 @@ pub(super) fn copy(area: Rect, image: &Image, id: u64) -> Message {
     let message = Message::with_capacity(id::DRAW_COPY, image.data.len() + 128);
     let message = source(message, area, Rect::of_size(size));
     let message = descriptor(message, id, image.kind as u8, flags, size);
+    let length = u32::try_from(image.data.len()).unwrap_or(u32::MAX);
+    if let Some(palette) = &image.palette {
+        return indexed(message, length, &image.data, palette);
+    }
     let message = match image.unpacked {
         Some(length) => message.u32(length),
         None => message,
     };
     let message = if image.has_length() {
-        message.u32(u32::try_from(image.data.len()).unwrap_or(u32::MAX))
+        message.u32(length)
     } else {
         message
     };
     message.bytes(&image.data)
+}
+
+/// `LZPLTData`, and the palette behind it.
+fn indexed(message: Message, length: u32, data: &[u8], palette: &Palette) -> Message {
+    match palette {
+        Palette::Kept(id) => {
+            let message = message.u8(KEPT_PALETTE | TOP_DOWN).u32(length);
+            message.u64(*id).bytes(data)
+        }
+        Palette::New { id, colours, .. } => {
+            let behind = COPY_LEN + DESCRIPTOR_LEN + PALETTE_IMAGE_LEN;
+            let message = message.u8(KEEP_PALETTE | TOP_DOWN).u32(length);
+            let message = message.u32(behind.saturating_add(length)).bytes(data);
+            let count = u16::try_from(colours.len()).unwrap_or(u16::MAX);
+            (colours.iter()).fold(message.u64(*id).u16(count), |message, &colour| {
+                message.u32(colour)
+            })
+        }
+    }
 }
 
 /// Replaces the pixels of `area` by those of an image that the client keeps.
@@ -70,6 +100,11 @@ pub(super) fn forget(images: &[u64]) -> Message {
     let message = Message::new(id::INVAL_LIST).u16(count);
     let images = images.iter().take(count.into());
     images.fold(message, |message, &image| message.u8(PIXMAP).u64(image))
+}
+
+/// The client no longer needs this palette.
+pub(super) fn forget_palette(palette: u64) -> Message {
+    Message::new(id::INVAL_PALETTE).u64(palette)
 }
 
 /// Makes `area` one colour (0x00RRGGBB).

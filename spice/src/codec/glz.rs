@@ -76,6 +76,8 @@ fn bytes_of(number: usize) -> usize {
 }
 
 impl Form for Stream<'_> {
+    const LITERAL_BITS: usize = repeats::COLOUR_BITS;
+
     fn reach(&self) -> usize {
         usize::MAX
     }

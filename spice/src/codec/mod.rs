@@ -12,6 +12,7 @@ mod glz;
 mod jpeg;
 mod lz;
 mod lz4;
+mod palette;
 mod quic;
 pub mod quic_model;
 mod repeats;
@@ -22,6 +23,8 @@ use contest::Contest;
 use deflate::Deflate;
 pub use dictionary::Dictionary;
 use dictionary::{Access, Lease};
+pub use palette::Palette;
+use palette::Palettes;
 use repeats::Table;
 use zerocopy::IntoBytes;
 
@@ -44,6 +47,9 @@ pub enum Codec {
     Raw,
     /// LZ, which every client decodes.
     Lz,
+    /// LZ, with a palette where there are at most 256 colours; only for clients that ask for LZ: of the others some
+    /// do not decode it.
+    LzPalette,
     /// GLZ, through zlib where that is shorter; LZ for clients that keep no dictionary.
     Glz,
     /// LZ4; only for clients with that capability.
@@ -146,6 +152,7 @@ impl Pixels {
             width: self.width,
             height: self.height,
             unpacked: None,
+            palette: None,
             keep: false,
             data,
         }
@@ -176,6 +183,8 @@ pub enum ImageKind {
     Bitmap = 0,
     /// QUIC, 32-bit RGB.
     Quic = 1,
+    /// LZ, indices of a palette.
+    LzPalette = 100,
     /// LZ, 32-bit RGB.
     LzRgb = 101,
     /// GLZ, 32-bit RGB.
@@ -199,6 +208,8 @@ pub struct Image {
     pub height: u32,
     /// Of [`ImageKind::ZlibGlzRgb`], the bytes of what is in the zlib stream.
     pub unpacked: Option<u32>,
+    /// Of [`ImageKind::LzPalette`], the colours.
+    pub palette: Option<Palette>,
     /// Whether the client is to keep it.
     pub keep: bool,
     /// The form's own bytes, without the lengths that some forms put before them.
@@ -210,6 +221,11 @@ impl Image {
     #[must_use]
     pub fn has_length(&self) -> bool {
         self.kind != ImageKind::Bitmap
+    }
+
+    /// Bytes of its form and its colours.
+    fn len(&self) -> usize {
+        self.data.len() + self.palette.as_ref().map_or(0, Palette::len)
     }
 }
 
@@ -236,6 +252,7 @@ pub struct Encoder {
     spares: Vec<Vec<u32>>,
     /// The last image, if it is to enter the dictionary.
     unsent: Option<Lease>,
+    palettes: Palettes,
     cache: Cache,
     /// The last image, if the client is to keep it.
     unkept: Option<Pixels>,
@@ -312,13 +329,15 @@ impl Encoder {
                 None => Some(self.lz(&pixels)),
             },
             Codec::AutoLz | Codec::Lz => Some(self.lz(&pixels)),
+            Codec::LzPalette => Some(self.lz_palette(&pixels)),
             Codec::Lz4 => Some(pixels.image(ImageKind::Lz4, lz4::encode(&pixels))),
             Codec::Quic => quic(&pixels, usize::MAX),
         };
         let mut image = image
-            .filter(|image| image.data.len() < bitmap::encoded_len(&pixels))
+            .filter(|image| image.len() < bitmap::encoded_len(&pixels))
             .unwrap_or_else(|| {
                 self.unsent = None;
+                self.palettes.forget_last();
                 pixels.image(ImageKind::Bitmap, bitmap::encode(&pixels))
             });
         let count = pixels.data.len();
@@ -334,6 +353,7 @@ impl Encoder {
 
     fn forget_last(&mut self) {
         self.unsent = None;
+        self.palettes.forget_last();
         if let Some(pixels) = self.unkept.take() {
             self.recycle(pixels);
         }
@@ -356,6 +376,17 @@ impl Encoder {
 
     fn lz(&mut self, pixels: &Pixels) -> Image {
         pixels.image(ImageKind::LzRgb, lz::encode(pixels, &mut self.table))
+    }
+
+    fn lz_palette(&mut self, pixels: &Pixels) -> Image {
+        let Some((indices, palette)) = self.palettes.index(pixels) else {
+            return self.lz(pixels);
+        };
+        let data = lz::encode_indices(pixels, &indices, &mut self.table);
+        Image {
+            palette: Some(palette),
+            ..pixels.image(ImageKind::LzPalette, data)
+        }
     }
 
     fn glz(&mut self, pixels: &Pixels, mut lease: Lease) -> Image {
@@ -404,6 +435,7 @@ impl Encoder {
 
     /// The image that was encoded last is on its way to the client.
     pub fn sent(&mut self) {
+        self.palettes.sent();
         if let Some(lease) = self.unsent.take() {
             lease.sent();
         }

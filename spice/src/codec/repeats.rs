@@ -32,8 +32,8 @@ const BLOCK: usize = 512;
 const KEPT: usize = 8;
 /// Distances of the last copies, which are tried first: what moved as a whole was cut by little.
 const RECENT: usize = 2;
-/// Bits of one pixel that is written as it is.
-const LITERAL_BITS: usize = 25;
+/// Bits of one pixel that is written as its colour.
+pub(super) const COLOUR_BITS: usize = 25;
 
 /// How much is done to find the best copy of those that there are.
 struct Effort {
@@ -47,6 +47,9 @@ struct Effort {
 
 /// Writes one form of the stream.
 pub(super) trait Form {
+    /// Bits of one pixel that is written as it is.
+    const LITERAL_BITS: usize;
+
     /// The farthest place that a copy may come from.
     fn reach(&self) -> usize;
     /// Whether it may come from there at all.
@@ -117,9 +120,9 @@ struct Copy {
 }
 
 impl Copy {
-    fn new(form: &impl Form, at: usize, distance: usize, length: usize) -> Option<Self> {
+    fn new<F: Form>(form: &F, at: usize, distance: usize, length: usize) -> Option<Self> {
         let cost = form.cost(at, distance, length)?;
-        let gain = (length * LITERAL_BITS).checked_sub(cost)?;
+        let gain = (length * F::LITERAL_BITS).checked_sub(cost)?;
         (gain > 0).then_some(Self {
             distance,
             length,
@@ -344,7 +347,7 @@ pub(super) fn length_cost(length: usize) -> usize {
 }
 
 /// Pixels that one operation can carry as they are.
-const MAX_LITERALS: usize = 32;
+pub(super) const MAX_LITERALS: usize = 32;
 
 /// Writes pixels as they are, the same way in LZ and GLZ.
 pub(super) fn put_literals(out: &mut Vec<u8>, pixels: &[u32]) {

@@ -3,11 +3,12 @@ use shakenfist_spice_compression as independent;
 
 use super::*;
 
-const ALL: [Codec; 7] = [
+const ALL: [Codec; 8] = [
     Codec::Auto,
     Codec::AutoLz,
     Codec::Raw,
     Codec::Lz,
+    Codec::LzPalette,
     Codec::Glz,
     Codec::Lz4,
     Codec::Quic,
@@ -61,6 +62,10 @@ fn decode(image: &Image) -> Vec<u8> {
             .chunks(4)
             .flat_map(|p| [p[2], p[1], p[0], 255])
             .collect(),
+        ImageKind::LzPalette => match &image.palette {
+            Some(Palette::New { colours, .. }) => decode_indices(image, colours),
+            palette => panic!("{palette:?} was never sent"),
+        },
         ImageKind::Quic => independent::quic::quic_decode(&image.data, image.width, image.height)
             .expect("the stream is well formed"),
         ImageKind::LzRgb => {
@@ -84,6 +89,70 @@ fn decode(image: &Image) -> Vec<u8> {
             .pixels
         }
     }
+}
+
+/// Rows of RGBA of an indexed image. No crate decodes these; `compressions` of the
+/// end-to-end tests has spice-gtk do it.
+fn decode_indices(image: &Image, colours: &[u32]) -> Vec<u8> {
+    let (header, stream) = image.data.split_at(28);
+    let word = |at: usize| u32::from_be_bytes(header[at..at + 4].try_into().expect("four bytes"));
+    let bits = match word(8) {
+        2 => 1,
+        4 => 4,
+        5 => 8,
+        other => panic!("indices of type {other}"),
+    };
+    let (width, height, stride) = (word(12), word(16), word(20));
+    assert_eq!((width, height), (image.width, image.height));
+    assert_eq!(stride, (width * bits).div_ceil(8));
+    let bytes = decode_bytes(stream);
+    assert_eq!(bytes.len(), stride as usize * height as usize);
+    let rows = bytes.chunks(stride as usize);
+    rows.flat_map(|row| {
+        (0..width).flat_map(move |x| {
+            let shift = 8 - bits - x * bits % 8;
+            let byte = u32::from(row[(x * bits / 8) as usize]);
+            let index = byte >> shift & ((1 << bits) - 1);
+            let [blue, green, red, _] = colours[index as usize].to_le_bytes();
+            [red, green, blue, 255]
+        })
+    })
+    .collect()
+}
+
+/// The operations of LZ over bytes.
+fn decode_bytes(stream: &[u8]) -> Vec<u8> {
+    let mut bytes: Vec<u8> = Vec::new();
+    let mut rest = stream.iter().copied();
+    let mut next = || rest.next();
+    while let Some(code) = next() {
+        let mut get = || usize::from(next().expect("the stream is well formed"));
+        if code < 32 {
+            bytes.extend((0..=code).map(|_| get() as u8));
+            continue;
+        }
+        let mut length = usize::from(code >> 5) + 2;
+        if code >> 5 == 7 {
+            loop {
+                let more = get();
+                length += more;
+                if more < 255 {
+                    break;
+                }
+            }
+        }
+        let high = usize::from(code & 31);
+        let low = get();
+        let back = match (high, low) {
+            (31, 255) => 8191 + get() * 256 + get(),
+            _ => high * 256 + low,
+        };
+        let start = bytes.len() - back - 1;
+        for place in start..start + length {
+            bytes.push(bytes[place]);
+        }
+    }
+    bytes
 }
 
 fn assert_exact(codec: Codec, width: u32, height: u32, bytes: &[u8]) -> Image {
@@ -140,6 +209,12 @@ proptest! {
     }
 }
 
+/// The same with most bits of each pixel left out.
+fn of_256_colours(bytes: &[u8]) -> Vec<u8> {
+    let pixels = bytes.chunks(4);
+    pixels.flat_map(|pixel| [0, 0, pixel[2], 0]).collect()
+}
+
 #[test]
 fn matches_at_every_edge_of_the_distance_forms_are_exact() {
     for period in [
@@ -149,16 +224,22 @@ fn matches_at_every_edge_of_the_distance_forms_are_exact() {
             .flat_map(|i| (i % period).wrapping_mul(2_654_435_761).to_le_bytes())
             .collect();
         assert_exact(Codec::Lz, 1024, 160, &bytes);
+        let bytes = of_256_colours(&bytes);
+        assert_exact(Codec::LzPalette, 1024, 160, &bytes);
     }
 }
 
 #[test]
 fn matches_at_every_edge_of_the_length_form_are_exact() {
-    for length in [1, 2, 6, 7, 8, 261, 262, 263, 516, 517, 518] {
+    for length in [
+        1, 2, 3, 6, 7, 8, 9, 10, 261, 262, 263, 264, 265, 516, 517, 518, 519, 520,
+    ] {
         let bytes: Vec<u8> = (0..4096u32)
             .flat_map(|i| (i / length).wrapping_mul(2_654_435_761).to_le_bytes())
             .collect();
         assert_exact(Codec::Lz, 4096, 1, &bytes);
+        let bytes = of_256_colours(&bytes);
+        assert_exact(Codec::LzPalette, 4096, 1, &bytes);
     }
 }
 

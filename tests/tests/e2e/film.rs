@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use caraway_tests::cinema::{Cinema, FILM};
-use caraway_tests::client::{GlibWatch, Ryll};
+use caraway_tests::client::{GlibWatch, Ryll, Wishes};
 use caraway_tests::wait::wait_for;
 
 #[test]
@@ -53,7 +53,11 @@ fn spice_gtk_decodes_a_film_in_h264() {
 /// In the codec that it asks for by its number, with one of these elements of GStreamer, or without any.
 fn spice_gtk_decodes_a_film_in(codec: u8, decoders: &[&str]) {
     let cinema = Cinema::open();
-    let mut gtk = GlibWatch::start_with(cinema.address(), 0, Some(codec));
+    let wishes = Wishes {
+        codec: Some(codec),
+        ..Wishes::default()
+    };
+    let mut gtk = GlibWatch::start_with(cinema.address(), 0, wishes);
     let count = |gtk: &GlibWatch, what: &str| gtk.log().matches(what).count();
     wait_for("pictures of a stream", || {
         (count(&gtk, "video margin") > 30).then_some(())

@@ -10,6 +10,7 @@ mod balloon;
 mod browser;
 mod canvas;
 mod channels;
+mod compressions;
 mod console_ports;
 mod devices;
 mod disks;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::super::draw;
-use crate::codec::{Codec, Encoder, Known, MOST_UNKNOWN, Pixels, is_gradual, parts};
+use crate::codec::{Codec, Encoder, Known, MOST_UNKNOWN, Palette, Pixels, is_gradual, parts};
 use crate::geometry::{Point, Rect};
 use crate::source::DisplaySource;
 use crate::wire::Message;
@@ -38,8 +38,8 @@ pub(super) struct Drawing {
     pub(super) message: Message,
     pub(super) area: Rect,
     pub(super) is_exact: bool,
-    /// Images that the client has to forget before, to have room for the one in it.
-    pub(super) forgets: Vec<u64>,
+    /// What the client has to forget before, to have room for what it is to keep of it.
+    pub(super) before: Option<Message>,
 }
 
 /// What a piece is drawn by: what the client keeps, and then images of the rest.
@@ -154,7 +154,11 @@ impl Piece {
         };
         if let Some(drawing) = drawings.add(drawing, self.limit) {
             encoder.sent();
-            drawing.forgets = encoder.keep(id);
+            let images = encoder.keep(id);
+            drawing.before = match image.palette {
+                Some(Palette::New { forgets, .. }) => forgets.map(draw::forget_palette),
+                _ => (!images.is_empty()).then(|| draw::forget(&images)),
+            };
         }
     }
 }
@@ -172,7 +176,7 @@ impl Drawing {
             message,
             area,
             is_exact: true,
-            forgets: Vec::new(),
+            before: None,
         }
     }
 }
