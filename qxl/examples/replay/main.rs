@@ -239,19 +239,22 @@ fn main() -> Result<(), Box<dyn Error>> {
         ..Devices::default()
     };
     let server = Server::new(config, devices, Arc::new(()));
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .max_blocking_threads(ENCODERS)
         .enable_all()
         .build()?;
-    let serving = runtime.spawn(server.clone().serve(listener));
+    let served = Arc::clone(&server);
+    let serving = std::thread::spawn(move || {
+        runtime.block_on(async {
+            let serving = served.clone().serve(listener).await;
+            // Whoever does not take the farewell goes without.
+            let _ = tokio::time::timeout(FAREWELL, served.closed()).await;
+            serving
+        })
+    });
     play(&options, &mut guest, &server)?;
     server.shutdown();
-    runtime.block_on(async {
-        // Whoever does not take the farewell goes without.
-        let _ = tokio::time::timeout(FAREWELL, server.closed()).await;
-        serving.await
-    })??;
+    serving.join().expect("the server does not panic")?;
     Ok(())
 }
 
